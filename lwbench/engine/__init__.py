@@ -1,0 +1,1 @@
+"""Training and evaluation: knows tensors, not configs, models or data sets."""

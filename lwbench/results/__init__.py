@@ -1,0 +1,1 @@
+"""Tables, statistics, pictures: everything made from run directories and published tables, without torch."""
