@@ -1,11 +1,14 @@
-"""Errors that are meant for the user: one or two lines, and the exit code they end the command with."""
+"""Errors that are meant for the user.
+
+One or two lines, and the exit code they end the command with.
+"""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class LwbenchError(Exception):
-    """The run failed (exit code 1). The message says what is wrong, where, and what would be right."""
+    """The run failed (exit code 1). The message: what is wrong, where, what would be right."""
 
     exit_code = 1
 
@@ -21,7 +24,7 @@ class NonFiniteError(LwbenchError):
 
 
 def nearest(word: str, words: Iterable[str], count: int = 3) -> str:
-    """A hint such as "; nearest: lr, eta_min", or all words where there are few, or nothing."""
+    """A hint such as "; nearest: lr, eta_min", or all words where few, or nothing."""
     words = sorted(set(words))
     found = get_close_matches(word, words, n=count, cutoff=0.5)
     if found:

@@ -1,7 +1,8 @@
 """Registries: name -> builder, with the builder's signature as the schema of its configuration.
 
-A builder's positional arguments are facts that only the program knows (`num_classes`, a model's parameters); its
-keyword-only arguments are what a user may set, checked against their annotations before anything is built.
+A builder's positional arguments are facts that only the program knows (`num_classes`, a model's
+parameters); its keyword-only arguments are what a user may set, checked against their annotations
+before anything is built.
 """
 
 import importlib
@@ -42,14 +43,16 @@ class Registry:
         return sorted(self._builders)
 
     def builder(self, name: str) -> Callable[..., Any]:
-        """The builder of that name. Raises UsageError with the nearest names where there is none."""
+        """The builder of that name. Raises UsageError with the nearest names if there is none."""
         names = self.names()
         if name not in self._builders:
             raise UsageError(f"no {self.kind} builder {name!r}{nearest(name, names)}")
         return self._builders[name]
 
     def build(self, config: dict[str, Any], *facts: Any) -> Any:
-        """Build what `config` describes: its `builder` names the builder, the rest are its arguments.
+        """Build what `config` describes.
+
+        Its `builder` names the builder, the rest are its arguments.
 
         Raises UsageError where a key is unknown or a value has the wrong type or range.
         """
@@ -79,9 +82,7 @@ def schema(builder: Callable[..., Any]) -> type[BaseModel]:
         if p.kind is p.KEYWORD_ONLY
     }
     # strict: `epochs=5.0` or `dropout=true` is a slip, not a number
-    settings = ConfigDict(
-        extra="forbid", strict=True, protected_namespaces=(), allow_inf_nan=False
-    )
+    settings = ConfigDict(extra="forbid", strict=True, protected_namespaces=(), allow_inf_nan=False)
     return create_model(builder.__name__, __config__=settings, **fields)
 
 

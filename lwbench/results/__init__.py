@@ -1,1 +1,4 @@
-"""Tables, statistics, pictures: everything made from run directories and published tables, without torch."""
+"""Tables, statistics, pictures.
+
+Everything made from run directories and published tables, without torch.
+"""

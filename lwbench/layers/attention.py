@@ -1,0 +1,29 @@
+"""Channel attention: squeeze-and-excitation (SE) in its placements."""
+
+from torch import Tensor, nn
+
+
+class SqueezeExcite(nn.Module):
+    """Squeeze-and-excitation (Hu et al., CVPR 2018) from 1 x 1 convolutions.
+
+    (N, C, H, W) -> the same, scaled by channel.
+
+    Pool, C -> C / reduction, ReLU, -> C, hard sigmoid. With `norm` each convolution is followed by
+    a batch norm (ldc's networks); the convolutions have no bias either way (dcnn, 5.4.1). Batch
+    norm needs two or more images to train.
+    """
+
+    def __init__(self, channels: int, *, reduction: int = 4, norm: bool = False) -> None:
+        super().__init__()
+        squeezed = channels // reduction
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.reduce = nn.Conv2d(channels, squeezed, 1, bias=False)
+        self.reduce_norm = nn.BatchNorm2d(squeezed) if norm else nn.Identity()
+        self.relu = nn.ReLU()
+        self.expand = nn.Conv2d(squeezed, channels, 1, bias=False)
+        self.expand_norm = nn.BatchNorm2d(channels) if norm else nn.Identity()
+        self.gate = nn.Hardsigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.relu(self.reduce_norm(self.reduce(self.pool(x))))
+        return x * self.gate(self.expand_norm(self.expand(scale)))
