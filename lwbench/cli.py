@@ -1,0 +1,317 @@
+"""The door: verbs and Hydra's `key=value` grammar in, plain dictionaries out.
+
+The only file that imports hydra or omegaconf, and none of it, nor torch, before it is needed.
+"""
+
+import itertools
+import os
+import re
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import LwbenchError, UsageError, nearest
+
+VERBS = {
+    "train": "train a network on a data set; -m sweeps",
+    "eval": "evaluate a run, or a checkpoint, again",
+    "list": "models, data sets, optimizers, schedulers, experiments",
+}
+GROUPS = ("model", "data", "optimizer", "scheduler", "experiment")
+
+
+def conf_folder() -> Path:
+    """The configuration files: beside this file in a wheel, beside the package in a checkout."""
+    here = Path(__file__).resolve().parent
+    return next(folder for folder in (here / "conf", here.parent / "conf") if folder.is_dir())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code: 0, 1 failed, 2 wrong input, 130 and 143 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # Waiting threads sleep instead of spinning: beside a busy neighbour the spin costs tenfold.
+    # Read once, when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    try:
+        return _dispatch(arguments)
+    except LwbenchError as error:
+        print(f"lwbench: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("lwbench: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    """One line on screen for an error of ours; the traceback goes to a file."""
+    with tempfile.NamedTemporaryFile("w", prefix="lwbench-", suffix=".log", delete=False) as file:
+        traceback.print_exc(file=file)
+    reason = (str(error).splitlines() or [""])[0][:200]
+    print(f"lwbench: {type(error).__name__}: {reason}\ntraceback: {file.name}", file=sys.stderr)
+    return 1
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if "-sc" in arguments:
+        return _complete(arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if arguments[0] == "--version":
+        from . import __version__
+
+        print(f"lwbench {__version__}")
+        return 0
+    verb, *rest = arguments
+    if verb not in VERBS:
+        raise UsageError(f"no command {verb!r}{nearest(verb, VERBS)}")
+    if "-h" in rest or "--help" in rest:
+        print(_help_of(verb))
+        return 0
+    flags = [a for a in rest if a.startswith("-")]
+    overrides = [a for a in rest if not a.startswith("-")]
+    if unknown := set(flags) - {"-m", "--multirun", "--cfg"}:
+        raise UsageError(f"no option {unknown.pop()!r}; there is: -m, --cfg, --help")
+    return {"train": _train, "eval": _eval, "list": _list}[verb](overrides, set(flags))
+
+
+# verbs
+
+
+def _train(overrides: list[str], flags: set[str]) -> int:
+    with _hydra():
+        if "--cfg" in flags:
+            print(_as_yaml(_composed("train", overrides)[0]))
+            return 0
+        if flags & {"-m", "--multirun"}:
+            from .sweep import sweep
+
+            jobs = [(job, *_composed("train", job)) for job in _expanded(overrides)]
+            return sweep(jobs)
+        config, choices = _composed("train", overrides)
+    from .commands import train
+
+    return train(config, choices)
+
+
+def _eval(overrides: list[str], flags: set[str]) -> int:
+    from .commands import evaluate_checkpoint, evaluate_run
+
+    with _hydra():
+        values = _values(overrides)
+        if values.get("run") is not None:
+            return evaluate_run(str(values.pop("run")), values)
+        config, _ = _composed("eval", overrides)
+    if config["checkpoint"] is None:
+        raise UsageError("eval needs run=<run directory>, or checkpoint=<file> with model and data")
+    return evaluate_checkpoint(config)
+
+
+def _list(kinds: list[str], flags: set[str]) -> int:
+    kinds = [kind.removesuffix("s") for kind in kinds]
+    if unknown := set(kinds) - set(GROUPS):
+        word = unknown.pop()
+        raise UsageError(f"nothing to list under {word!r}{nearest(word, GROUPS)}")
+    for kind in kinds or GROUPS:
+        options = sorted((conf_folder() / kind).glob("*.yaml"))
+        width = max((len(path.stem) for path in options), default=0)
+        print(f"{kind}:" if options else f"{kind}: none")
+        for path in options:
+            print(f"  {path.stem:<{width}}  {_first_comment(path)}")
+    return 0
+
+
+def _first_comment(path: Path) -> str:
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("# ") and "@package" not in line:
+                return line[2:].strip()
+    return ""
+
+
+# Hydra
+
+
+@contextmanager
+def _hydra() -> Iterator[None]:
+    from hydra import initialize_config_dir
+
+    with initialize_config_dir(str(conf_folder()), job_name="lwbench", version_base="1.3"):
+        _register_resolvers()
+        yield
+
+
+def _register_resolvers() -> None:
+    from omegaconf import OmegaConf
+
+    # the last part of a path: names a user's own image folder (conf/data/folder.yaml)
+    OmegaConf.register_new_resolver(
+        "basename", lambda path: Path(path).resolve().name if path else None, replace=True
+    )
+
+
+def _composed(verb: str, overrides: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The resolved configuration, and the option chosen in each group.
+
+    Raises UsageError for unknown keys, groups and options (with the nearest names), unreadable
+    overrides, and values that are needed and missing.
+    """
+    from hydra import compose
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf, open_dict
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        config = compose(verb, overrides, return_hydra_config=True)
+        choices = dict(OmegaConf.to_container(config.hydra.runtime.choices))
+        with open_dict(config):
+            del config["hydra"]
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _explained(verb, overrides, error) from None
+    return plain, {k: str(v) for k, v in choices.items() if k in GROUPS and v is not None}
+
+
+def _explained(verb: str, overrides: list[str], error: Exception) -> UsageError:
+    """Hydra's and OmegaConf's errors in our words, with the nearest names."""
+    from hydra.errors import MissingConfigException, OverrideParseException
+    from omegaconf.errors import MissingMandatoryValue
+
+    text = str(error)
+    if isinstance(error, OverrideParseException):
+        return UsageError(f"cannot read {error.override!r}; overrides are written key=value")
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.removesuffix(".yaml").rpartition("/")
+        names = [path.stem for path in (conf_folder() / group).glob("*.yaml")]
+        return UsageError(f"no {group} {option!r}{nearest(option, names)}")
+    if isinstance(error, MissingMandatoryValue):
+        return UsageError(f"{getattr(error, 'full_key', text)} is needed and not given")
+    if found := re.search(
+        r"Could not (?:override|append to config|delete) '?([^'\s]+?)'?[.\s]", text
+    ):
+        key = found[1].rstrip(".")
+        others = [o for o in overrides if o.split("=")[0].lstrip("+~") != key]
+        return UsageError(f"unknown key {key!r}{nearest(key, _keys(verb, others))}")
+    lines = [line for line in text.splitlines() if line.strip()]
+    return UsageError("; ".join(lines[:2]))
+
+
+def _keys(verb: str, overrides: list[str]) -> list[str]:
+    """All keys that an override may name, or few where the other overrides are wrong too."""
+    try:
+        config, _ = _composed(verb, overrides)
+    except LwbenchError:
+        return list(GROUPS)
+    return [*GROUPS, *_dotted(config)]
+
+
+def _dotted(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in config.items():
+        yield prefix + key
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{key}.")
+
+
+def _parsed(overrides: list[str]) -> list[Any]:
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    loader = GlobalHydra.instance().config_loader()
+    try:
+        return OverridesParser.create(config_loader=loader).parse_overrides(overrides)
+    except HydraException as error:
+        raise _explained("train", overrides, error) from None
+
+
+def _expanded(overrides: list[str]) -> list[list[str]]:
+    """Every combination of the swept values, as Hydra's basic sweeper orders them."""
+    axes = []
+    for override in _parsed(overrides):
+        if override.is_sweep_override():
+            key = override.get_key_element()
+            axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            axes.append([override.input_line])
+    return [list(job) for job in itertools.product(*axes)]
+
+
+def _values(overrides: list[str]) -> dict[str, Any]:
+    return {o.get_key_element(): o.value() for o in _parsed(overrides)}
+
+
+def _as_yaml(config: dict[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(config, sort_keys=False).rstrip()
+
+
+def _complete(arguments: list[str]) -> int:
+    """Shell completion: `eval "$(lwbench -sc install=bash)"`. Hydra's, which knows no verbs."""
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split()
+    verb, position = "train", 1 + (len(words) > 1 and words[1] == "-m")
+    if any(a.startswith("query=") for a in arguments):
+        is_new_word = line.endswith(" ") or not line
+        if len(words) + is_new_word <= position + 1:
+            print(" ".join(VERBS))
+            return 0
+        verb = words[position] if words[position] in VERBS else "train"
+        if verb == "list":
+            print(" ".join(GROUPS))
+            return 0
+        # Hydra takes the first word behind the program for an override
+        line = " ".join([words[0], *words[position + 1 :]]) + (" " if is_new_word else "")
+        os.environ["COMP_LINE"], os.environ["COMP_POINT"] = line, str(len(line))
+    search_path = create_config_search_path(str(conf_folder()))
+    hydra = Hydra.create_main_hydra2("lwbench", search_path)
+    hydra.shell_completion(verb, [a for a in arguments if "=" in a])
+    return 0
+
+
+# help
+
+
+def _help() -> str:
+    verbs = "\n".join(f"  {verb:<10} {text}" for verb, text in VERBS.items())
+    return f"""lwbench: what a lightweight image classifier costs, how well it does, and whether it is real
+
+usage: lwbench <command> [key=value ...]
+
+{verbs}
+
+  lwbench train                                   the default: LDC3 on real digits, in minutes
+  lwbench train model=ldc3 data=cifar100          a paper's network with its recipe
+  lwbench train -m model=mb0,ldc3 seed=0,1,2      a sweep, each run in a process of its own
+  lwbench eval run=outputs/digits/ldc3/...        the same figures again
+  lwbench <command> --help                        its keys and groups
+
+completion: eval "$(lwbench -sc install=bash)\""""
+
+
+def _help_of(verb: str) -> str:
+    if verb == "list":
+        return f"usage: lwbench list [{' | '.join(GROUPS)}]"
+    lines = [
+        f"usage: lwbench {verb} [{'-m] [' if verb == 'train' else ''}--cfg] [key=value ...]",
+        "",
+    ]
+    lines.append((conf_folder() / f"{verb}.yaml").read_text(encoding="utf-8"))
+    for group in GROUPS:
+        names = sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
+        if names and f"- {group}:" in lines[2]:
+            lines.append(f"{group}: {' '.join(names)}")
+    return "\n".join(lines)

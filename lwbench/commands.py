@@ -1,0 +1,341 @@
+"""The commands behind the verbs: plain dictionaries become objects, objects meet in the engine."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from .console import EpochProgress, console, gibibytes, metric, result_table
+from .engine.settings import Settings
+from .errors import LwbenchError, UsageError
+from .registry import DATASETS, MODELS, OPTIMIZERS, SCHEDULERS, validated
+from .runs import Run, cpu_model
+
+log = logging.getLogger("lwbench")
+_GROUPS = ("model", "data", "optimizer", "scheduler")
+
+
+class Options:
+    """The top-level keys that the engine does not see; the signature is their schema."""
+
+    def __init__(
+        self,
+        *,
+        seed: NonNegativeInt = 0,
+        batch_size: PositiveInt,
+        image_size: PositiveInt,
+        device: str = "auto",
+        workers: NonNegativeInt | None = None,
+        out: str = "outputs",
+        force: bool = False,
+    ) -> None:
+        self.seed, self.batch_size, self.image_size = seed, batch_size, image_size
+        self.device, self.out, self.force = device, out, force
+        self.workers = os.cpu_count() or 1 if workers is None else workers
+
+
+def train(config: dict[str, Any], choices: dict[str, str]) -> int:
+    """Train as configured, or answer with the stored result of the same run."""
+    options, settings = _checked(config)
+    run = Run.of(config, choices)
+    if not options.force and (result := run.read_result()):
+        _check_same_data(run, config)
+        _print_result(run, result, "finished earlier")
+        return 0
+    if options.force and run.path.exists():
+        run = run.beside()
+    _check_writable(options.out)
+
+    # everything that can be wrong is found before the first file is written
+    import torch
+
+    device = _device(options.device)
+    for kind, registry in zip(_GROUPS, (MODELS, DATASETS, OPTIMIZERS, SCHEDULERS), strict=True):
+        registry.check(_arguments(config, kind))
+    data = _data(config, options, device)
+    torch.manual_seed(options.seed)
+    model = _model(config, data.num_classes)
+    cost = _cost(model, options.image_size, choices)
+    schedule = SCHEDULERS.build(config["scheduler"], config["optimizer"]["lr"], settings.epochs)
+
+    with run.locked():
+        if not options.force and (result := run.read_result()):
+            _print_result(run, result, "finished meanwhile")
+            return 0
+        _check_resumable(run, data)
+        run.write_config(config)
+        run.write_env(device=_device_name(device), data=_facts(data, config))
+        with _log_to(run):
+            _announce(run, choices, data, cost, settings, device, options)
+            model.to(device, memory_format=torch.channels_last)
+            optimizer = OPTIMIZERS.build(config["optimizer"], model)
+            result = _trained(model, data, optimizer, schedule, run, settings, device)
+            result = {
+                "identity": run.identity,
+                "model": choices["model"],
+                "data": run.data_name,
+                "seed": options.seed,
+                "device": _device_name(device),
+                "params": cost.params,
+                **result,
+            }
+            run.write_result(result)
+    _print_result(run, result, "finished")
+    return 0
+
+
+def _trained(model, data, optimizer, schedule, run, settings, device) -> dict[str, Any]:
+    """Train; every way to fail leaves its traceback in the run's log and one line on screen."""
+    from .engine.signals import Interrupted
+    from .engine.train import Training
+
+    training = Training(model, data, optimizer, schedule, run=run, settings=settings, device=device)
+    try:
+        with EpochProgress(settings.epochs, data.train_size) as progress:
+            return training(progress)
+    except Interrupted as interruption:
+        log.warning("interrupted by signal %d; the same command goes on", interruption.signum)
+        raise SystemExit(128 + interruption.signum) from None
+    except LwbenchError as error:
+        log.error("%s", error, exc_info=True, extra={"on_screen": False})
+        raise
+    except Exception as error:
+        log.error("failed", exc_info=True, extra={"on_screen": False})
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise LwbenchError(
+            f"{type(error).__name__}: {reason}\ntraceback: {run.path / 'train.log'}"
+        ) from None
+
+
+def evaluate_run(path: str, overrides: dict[str, Any]) -> int:
+    """Evaluate a run's final and best weights again, and say whether the figures are the recorded
+    ones.
+    """
+    run = Run(Path(path))
+    config = run.read_config()
+    allowed = ("device", "batch_size", "workers", "precision", "data.root", "data.cache")
+    for key, value in overrides.items():
+        if key not in allowed:
+            raise UsageError(
+                f"{key!r} belongs to the run; with run= there is: {', '.join(allowed)}"
+            )
+        group, _, name = key.rpartition(".")
+        (config[group] if group else config)[name] = value
+    recorded = run.read_result() or {}
+    options, settings = _checked(config)
+    rows = []
+    for which, file in (("final", "last.pt"), ("best", "best.pt")):
+        found = _evaluated(config, options, settings.precision, run.checkpoints / file)
+        before = recorded.get(which, {})
+        same = all(before.get(f"test_{k}") == v for k, v in found.items())
+        rows.append((which, found, "as recorded" if same else f"recorded: {before or 'nothing'}"))
+    _print_evaluation(rows)
+    return 0
+
+
+def evaluate_checkpoint(config: dict[str, Any]) -> int:
+    """Evaluate a file of weights of `config`'s network on its data."""
+    options, settings = _checked(config | {"epochs": 1})
+    path = Path(config["checkpoint"])
+    _print_evaluation([(path.name, _evaluated(config, options, settings.precision, path), "")])
+    return 0
+
+
+def _evaluated(config, options: Options, precision, path: Path) -> dict[str, float]:
+    import torch
+
+    from .engine import checkpoint
+    from .engine.evaluate import evaluate
+    from .engine.train import autocast, resolved_precision
+
+    state = checkpoint.load(path)
+    device = _device(options.device)
+    data = _data(config, options, device)
+    model = _model(config, data.num_classes)
+    checkpoint.load_weights(model, state, path)
+    model.to(device, memory_format=torch.channels_last)
+    cast = autocast(resolved_precision(precision, device), device)
+    found = evaluate(model, data.eval_batches("test"), data.num_classes, autocast=cast)
+    return {"loss": found.loss, "top1": found.top1, "top5": found.top5}
+
+
+# building
+
+
+def _arguments(config: dict[str, Any], kind: str) -> dict[str, Any]:
+    """What the builder of this kind is given: the recipe is for others, augmentation for `Augment`."""
+    return {k: v for k, v in config[kind].items() if k not in ("recipe", "augment")}
+
+
+def _checked(config: dict[str, Any]) -> tuple[Options, Settings]:
+    """The top-level keys, validated. Raises UsageError naming the key."""
+    own = {k: config[k] for k in Options.__init__.__annotations__ if k in config}
+    engine = {k: config[k] for k in Settings.__init__.__annotations__ if k in config}
+    known = {*own, *engine, *_GROUPS, "run", "checkpoint"}
+    extra = {key: value for key, value in config.items() if key not in known}
+    return (
+        Options(**validated(Options, own | extra, "")),
+        Settings(**validated(Settings, engine, "")),
+    )
+
+
+def _data(config: dict[str, Any], options: Options, device):
+    from .data.augment import Augment
+    from .data.pipeline import Data
+
+    augment = validated(Augment, config["data"].get("augment", {}), "data.augment")
+    source = DATASETS.build(_arguments(config, "data"), options.image_size)
+    return Data(
+        source,
+        image_size=options.image_size,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        device=device,
+        augment=Augment(**augment),
+        workers=options.workers,
+    )
+
+
+def _model(config: dict[str, Any], num_classes: int):
+    return MODELS.build(config["model"], num_classes)
+
+
+def _cost(model, image_size: int, choices: dict[str, str]):
+    """What the network costs at this size. Raises UsageError where it cannot take the size."""
+    from .measure.complexity import count
+
+    try:
+        return count(model, image_size=image_size)
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0][:150]
+        raise UsageError(
+            f"{choices['model']} cannot take images of image_size={image_size}: {reason}"
+        ) from None
+
+
+def _device(name: str):
+    """The torch device of that name; "auto" is the first GPU, or the CPU. Raises UsageError."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise UsageError(f"device={name} is not here: {reason}; there is: auto, cpu") from None
+    return device
+
+
+def _device_name(device) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
+
+
+# checks
+
+
+def _facts(data, config: dict[str, Any]) -> dict[str, Any]:
+    root = config["data"].get("root")
+    return {
+        "digest": data.digest,
+        "root": str(Path(root).resolve()) if root else None,
+        "train_size": data.train_size,
+        "test_size": data.test_size,
+        "classes": data.num_classes,
+    }
+
+
+def _check_same_data(run: Run, config: dict[str, Any]) -> None:
+    """A stored result answers only for the images it was made with.
+
+    `data.root` is no part of the identity, since data may move: another root is read and compared.
+    """
+    recorded = run.read_env().get("data", {})
+    root = config["data"].get("root")
+    if (str(Path(root).resolve()) if root else None) == recorded.get("root"):
+        return
+    options, _ = _checked(config)
+    _check_resumable(run, _data(config, options, _device("cpu")))
+
+
+def _check_resumable(run: Run, data) -> None:
+    recorded = run.read_env().get("data", {})
+    if recorded and recorded.get("digest") != data.digest:
+        raise UsageError(
+            f"{run.path} was made with other images ({recorded.get('train_size')} to train on, from "
+            f"{recorded.get('root')}; now {data.train_size}); choose another out=<folder>"
+        )
+
+
+def _check_writable(out: str) -> None:
+    folder = Path(out).resolve()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UsageError(f"cannot write to out={out}: {folder} is not a folder that can be written")
+
+
+# what the user sees
+
+
+class _log_to:
+    """While it lasts, the log goes to the run's train.log, and warnings to the screen too."""
+
+    def __init__(self, run: Run) -> None:
+        self._handler = logging.FileHandler(run.path / "train.log")
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def __enter__(self) -> None:
+        logging.captureWarnings(True)
+        for name in ("lwbench", "py.warnings"):
+            logging.getLogger(name).addHandler(self._handler)
+
+    def __exit__(self, *_: object) -> None:
+        for name in ("lwbench", "py.warnings"):
+            logging.getLogger(name).removeHandler(self._handler)
+        self._handler.close()
+        logging.captureWarnings(False)
+
+
+def _announce(run, choices, data, cost, settings, device, options) -> None:
+    """First of all: what will run."""
+    from .engine.train import resolved_precision
+    from .measure.complexity import training_bytes
+
+    expected = training_bytes(cost, options.batch_size) + data.nbytes
+    precision = resolved_precision(settings.precision, device)
+    size = options.image_size
+    lines = [
+        f"network   {choices['model']}: {metric(cost.params)} parameters, "
+        f"{metric(cost.macs['plain'])} MACs at {size} px, {data.num_classes} classes",
+        f"data      {run.data_name}: {data.train_size:,} images to train on, "
+        f"{data.test_size:,} to test on, {size} px, batch {options.batch_size}",
+        f"training  {settings.epochs} epochs, seed {options.seed}, {precision} on "
+        f"{_device_name(device)}; about {gibibytes(expected)} of memory (an estimate)",
+        f"run       {run.path}",
+    ]
+    screen = console()
+    for line in lines:
+        log.info(line)
+        screen.print(line, markup=False)
+
+
+def _print_result(run: Run, result: dict[str, Any], how: str) -> None:
+    screen = console()
+    screen.print(result_table([result]))
+    screen.print(f"{how}: {run.path}", markup=False)
+
+
+def _print_evaluation(rows: list[tuple[str, dict[str, float], str]]) -> None:
+    screen = console()
+    for which, found, remark in rows:
+        screen.print(
+            f"{which}: top-1 {found['top1']:.4f} %  top-5 {found['top5']:.4f} %  "
+            f"loss {found['loss']:.6f}  {remark}",
+            markup=False,
+        )

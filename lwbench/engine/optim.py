@@ -1,0 +1,124 @@
+"""Optimizers, and which parameters they decay or train at a rate of their own."""
+
+from typing import Any
+
+import torch
+from pydantic import NonNegativeFloat, PositiveFloat
+from torch import nn
+
+from ..errors import UsageError
+from ..registry import OPTIMIZERS, Fraction
+
+
+def parameter_groups(
+    model: nn.Module,
+    *,
+    weight_decay: float,
+    decay_norm_bias: bool,
+    decay_depthwise: bool,
+    offset_lr_factor: float,
+) -> list[dict[str, Any]]:
+    """Parameters grouped by weight decay and learning rate; each group has `lr_factor`.
+
+    `decay_norm_bias`: decay norms and biases too; `decay_depthwise`: decay depthwise kernels too
+    (mbv1: "small or no weight decay" on them). Parameters of offset and mask branches train at
+    `offset_lr_factor` times the rate.
+    """
+    offsets = {
+        id(parameter)
+        for module in model.modules()
+        if hasattr(module, "offset_parameters")
+        for parameter in module.offset_parameters()
+    }
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for module in model.modules():
+        is_depthwise = isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
+        for parameter in module.parameters(recurse=False):
+            is_kernel = parameter.ndim > 1
+            decays = (decay_norm_bias or is_kernel) and (
+                decay_depthwise or not (is_depthwise and is_kernel)
+            )
+            factor = offset_lr_factor if id(parameter) in offsets else 1.0
+            groups.setdefault((weight_decay if decays else 0.0, factor), []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": decay, "lr_factor": factor}
+        for (decay, factor), parameters in groups.items()
+    ]
+
+
+@OPTIMIZERS.register
+def sgd(
+    model: nn.Module,
+    *,
+    lr: PositiveFloat,
+    momentum: Fraction = 0.9,
+    nesterov: bool = False,
+    weight_decay: NonNegativeFloat = 0.0,
+    decay_norm_bias: bool = True,
+    decay_depthwise: bool = True,
+    offset_lr_factor: NonNegativeFloat = 1.0,
+) -> torch.optim.Optimizer:
+    """Stochastic gradient descent with momentum, fused.
+
+    Raises UsageError for Nesterov's form without momentum.
+    """
+    if nesterov and momentum == 0:
+        raise UsageError("optimizer.nesterov=true needs optimizer.momentum above 0")
+    groups = parameter_groups(
+        model,
+        weight_decay=weight_decay,
+        decay_norm_bias=decay_norm_bias,
+        decay_depthwise=decay_depthwise,
+        offset_lr_factor=offset_lr_factor,
+    )
+    return torch.optim.SGD(groups, lr, momentum, nesterov=nesterov, fused=True)
+
+
+@OPTIMIZERS.register
+def rmsprop(
+    model: nn.Module,
+    *,
+    lr: PositiveFloat,
+    alpha: Fraction = 0.9,
+    momentum: Fraction = 0.9,
+    eps: PositiveFloat = 1e-8,
+    weight_decay: NonNegativeFloat = 0.0,
+    decay_norm_bias: bool = True,
+    decay_depthwise: bool = True,
+    offset_lr_factor: NonNegativeFloat = 1.0,
+) -> torch.optim.Optimizer:
+    """RMSprop (mbv1). `alpha` is the decay of the squared gradient's mean, `eps` is added to its
+    root.
+    """
+    groups = parameter_groups(
+        model,
+        weight_decay=weight_decay,
+        decay_norm_bias=decay_norm_bias,
+        decay_depthwise=decay_depthwise,
+        offset_lr_factor=offset_lr_factor,
+    )
+    return torch.optim.RMSprop(groups, lr, alpha, eps, momentum=momentum, foreach=True)
+
+
+@OPTIMIZERS.register
+def adamw(
+    model: nn.Module,
+    *,
+    lr: PositiveFloat,
+    beta1: Fraction = 0.9,
+    beta2: Fraction = 0.999,
+    eps: PositiveFloat = 1e-8,
+    weight_decay: NonNegativeFloat = 0.01,
+    decay_norm_bias: bool = False,
+    decay_depthwise: bool = True,
+    offset_lr_factor: NonNegativeFloat = 1.0,
+) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter, ICLR 2019), fused."""
+    groups = parameter_groups(
+        model,
+        weight_decay=weight_decay,
+        decay_norm_bias=decay_norm_bias,
+        decay_depthwise=decay_depthwise,
+        offset_lr_factor=offset_lr_factor,
+    )
+    return torch.optim.AdamW(groups, lr, (beta1, beta2), eps, fused=True)

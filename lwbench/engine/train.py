@@ -1,0 +1,329 @@
+"""The training loop: from a network, data, an optimizer and a schedule to a run directory's
+records.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from ..errors import NonFiniteError, UsageError
+from ..runs import METRICS, OFFSET_METRICS, Run
+from . import checkpoint
+from .evaluate import Evaluation, evaluate
+from .offsets import deformable_layers, sample_offsets
+from .settings import Precision, Settings
+from .signals import Interrupted, Signals
+
+log = logging.getLogger("lwbench")
+
+
+class Batches(Protocol):
+    """What the engine needs of a data set; see `data.pipeline.Data`."""
+
+    num_classes: int
+    batch_size: int
+    train_size: int
+    steps_per_epoch: int
+
+    def train_batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+    def eval_batches(self, split: str) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+
+class Progress(Protocol):
+    """What the engine tells whoever watches."""
+
+    def epoch_starts(self, epoch: int, images_done: int) -> None: ...
+
+    def images_done(self, images: int) -> None: ...
+
+    def epoch_ends(self, row: dict[str, Any]) -> None: ...
+
+
+def resolved_precision(precision: Precision, device: torch.device) -> str:
+    """What `precision` means on `device`. Raises UsageError where the device cannot do it."""
+    if precision == "auto":
+        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return "bf16" if has_bf16 else "fp32"
+    if precision == "fp16" and device.type == "cpu":
+        raise UsageError("precision=fp16 needs a GPU; on a CPU choose fp32 or bf16")
+    return precision
+
+
+def autocast(precision: str, device: torch.device) -> Callable[[], Any]:
+    """A context manager's maker: autocast to bf16 or fp16, or nothing for fp32."""
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    return partial(torch.autocast, device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+@dataclass
+class Position:
+    """Where a training stands; all of it travels through the checkpoint."""
+
+    epoch: int = 0  # finished epochs
+    step: int = 0  # finished optimizer steps of the epoch under way
+    images: int = 0  # of that epoch
+    sums: Tensor | None = None  # loss and correct predictions over those images, on the device
+    train_seconds: float = 0.0  # of that epoch
+    seconds: float = 0.0  # of the whole run
+    best: dict[str, Any] = field(default_factory=dict)
+
+
+class Training:
+    """One training of `model` on `data`, recorded in `run`, from wherever its checkpoint stands."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Batches,
+        optimizer: torch.optim.Optimizer,
+        schedule: Callable[[float], float],
+        *,
+        run: Run,
+        settings: Settings,
+        device: torch.device,
+    ) -> None:
+        self.model, self.data, self.optimizer, self.schedule = model, data, optimizer, schedule
+        self.run, self.settings, self.device = run, settings, device
+        self.precision = resolved_precision(settings.precision, device)
+        self.autocast = autocast(self.precision, device)
+        self.scaler = torch.GradScaler(device.type, enabled=self.precision == "fp16")
+        self.forward = _compiled(model) if settings.compile else model
+        self.deformable = deformable_layers(model)
+        self.at = Position()
+        self._signals = Signals()
+
+    # the loop
+
+    def __call__(self, progress: Progress) -> dict[str, Any]:
+        """Train to the last epoch; return the result's figures.
+
+        Raises NonFiniteError where the loss is no longer finite, and Interrupted after SIGTERM or
+        SIGINT, with the state saved.
+        """
+        self._resume()
+        self.run.keep_metrics(self.at.epoch)
+        writer = SummaryWriter(str(self.run.path), purge_step=self.at.epoch + 1)
+        with self._signals, writer:
+            try:
+                while self.at.epoch < self.settings.epochs:
+                    row = self._epoch(progress)
+                    self._record(row, writer)
+                    progress.epoch_ends(row)
+                return self._finish(row=self._last_row())
+            except Interrupted:
+                self._save()
+                raise
+
+    def _epoch(self, progress: Progress) -> dict[str, Any]:
+        at, data = self.at, self.data
+        progress.epoch_starts(at.epoch + 1, at.images)
+        if at.sums is None:
+            at.sums = torch.zeros(2, device=self.device, dtype=torch.float64)
+        begin, before = time.monotonic(), at.train_seconds
+        self.model.train()
+        for images, labels in data.train_batches(at.epoch, at.step):
+            rate = self._step(images, labels)
+            at.step += 1
+            at.images += len(images)
+            at.train_seconds = before + time.monotonic() - begin
+            progress.images_done(at.images)
+            # reading a value waits for the device, which costs nothing on a CPU only
+            if self.device.type == "cpu" and at.step % 50 == 0:
+                self._check_finite(float(at.sums[0]), "training")
+            self._signals.raise_if_received()
+        if at.step == data.steps_per_epoch:
+            rate = self._rate(at.step - 1)
+        loss, correct = at.sums.tolist()  # the epoch's one wait for the device
+        at.train_seconds = before + time.monotonic() - begin
+        self._check_finite(loss, "training")
+        test = self._evaluate("test")
+        self._check_finite(test.loss, "test")
+        at.seconds += before + time.monotonic() - begin
+        return (
+            dict(
+                zip(
+                    METRICS,
+                    (
+                        at.epoch + 1,
+                        rate,
+                        loss / at.images,
+                        100 * correct / at.images,
+                        test.loss,
+                        test.top1,
+                        test.top5,
+                        at.images / at.train_seconds,
+                        at.train_seconds,
+                    ),
+                    strict=True,
+                )
+            )
+            | self._offset_metrics()
+        )
+
+    def _rate(self, step: int) -> float:
+        return self.schedule(self.at.epoch + step / self.data.steps_per_epoch)
+
+    def _step(self, images: Tensor, labels: Tensor) -> float:
+        rate = self._rate(self.at.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["lr_factor"]
+        with self.autocast():
+            logits = self.forward(images)
+        logits = logits.float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if self.settings.clip_grad_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        with torch.no_grad():
+            truth = labels if labels.ndim == 1 else labels.argmax(1)
+            correct = (logits.argmax(1) == truth).sum()
+            self.at.sums += torch.stack([loss.detach() * len(images), correct])
+        return rate
+
+    def _evaluate(self, split: str) -> Evaluation:
+        return evaluate(
+            self.model,
+            self.data.eval_batches(split),
+            self.data.num_classes,
+            autocast=self.autocast,
+            after_batch=self._signals.raise_if_received,
+        )
+
+    # records
+
+    def _record(self, row: dict[str, Any], writer: SummaryWriter) -> None:
+        self.run.append_metrics(row)
+        for tag, key in TENSORBOARD_TAGS.items():
+            if key in row:
+                writer.add_scalar(tag, row[key], row["epoch"])
+        writer.flush()
+        at = self.at
+        if row["test_top1"] > at.best.get("test_top1", -1.0):
+            at.best = _figures(row)
+            checkpoint.save(
+                self.run.checkpoints / "best.pt", {"model": self.model.state_dict()} | at.best
+            )
+        self.at = Position(epoch=at.epoch + 1, seconds=at.seconds, best=at.best)
+        self._save()
+
+    def _finish(self, row: dict[str, Any]) -> dict[str, Any]:
+        begin = time.monotonic()
+        matrices = {split: self._evaluate(split).confusion for split in ("train", "test")}
+        np.savez_compressed(self.run.path / "confusion.npz", **matrices)
+        if self.deformable:
+            self._save_offsets()
+        rows = self.run.metrics()
+        images = self.data.train_size * len(rows)
+        return {
+            "epochs": self.settings.epochs,
+            "precision": self.precision,
+            "seconds": self.at.seconds + time.monotonic() - begin,
+            "images_per_s": images / sum(float(r["seconds"]) for r in rows),
+            "final": _figures(row),
+            "best": self.at.best,
+        }
+
+    def _last_row(self) -> dict[str, Any]:
+        row = self.run.metrics()[-1]
+        return {key: float(value) for key, value in row.items()} | {"epoch": int(row["epoch"])}
+
+    def _save(self) -> None:
+        at = self.at
+        checkpoint.save(
+            self.run.checkpoints / "last.pt",
+            {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "rng": torch.get_rng_state(),
+                "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+                "position": vars(at) | {"sums": None if at.sums is None else at.sums.cpu()},
+            },
+        )
+
+    def _resume(self) -> None:
+        path = self.run.checkpoints / "last.pt"
+        if not path.exists():
+            return
+        state = checkpoint.load(path)
+        checkpoint.load_weights(self.model, state, path)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["rng"])
+        if self.device.type == "cuda" and len(state["cuda_rng"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        self.at = Position(**state["position"])
+        if self.at.sums is not None:
+            self.at.sums = self.at.sums.to(self.device)
+        log.info("going on after %d epochs and %d steps", self.at.epoch, self.at.step)
+
+    # safety
+
+    def _check_finite(self, loss: float, which: str) -> None:
+        if math.isfinite(loss):
+            return
+        hint = "lower optimizer.lr or set clip_grad_norm=1"
+        if self.deformable:
+            hint = "lower optimizer.offset_lr_factor (0.1 is stable), " + hint
+        where = f"epoch {self.at.epoch + 1}, step {self.at.step}"
+        raise NonFiniteError(f"the {which} loss became {loss} in {where}; {hint}")
+
+    # deformable layers
+
+    def _test_images(self, count: int) -> Tensor:
+        return next(iter(self.data.eval_batches("test")))[0][:count]
+
+    def _offset_metrics(self) -> dict[str, float]:
+        """Mean and largest |offset| in pixels over all deformable layers, on 128 test images."""
+        if not self.deformable:
+            return {}
+        seen = sample_offsets(self.model, self._test_images(128), self.autocast)
+        offsets = torch.cat([offset.abs().flatten() for offset, _ in seen.values()])
+        return dict(zip(OFFSET_METRICS, (offsets.mean().item(), offsets.max().item()), strict=True))
+
+    def _save_offsets(self) -> None:
+        """offsets.npz: normalised images, `<layer>.offset` in pixels, `<layer>.mask`."""
+        images = self._test_images(8)
+        arrays = {"images": images.float().cpu().numpy()}
+        for name, (offset, mask) in sample_offsets(self.model, images, self.autocast).items():
+            arrays |= {f"{name}.offset": offset.cpu().numpy(), f"{name}.mask": mask.cpu().numpy()}
+        np.savez_compressed(self.run.path / "offsets.npz", **arrays)
+
+
+TENSORBOARD_TAGS = {
+    "train/loss": "train_loss",
+    "train/top1": "train_top1",
+    "test/loss": "test_loss",
+    "test/top1": "test_top1",
+    "test/top5": "test_top5",
+    "lr": "lr",
+    "images_per_s": "images_per_s",
+    "offset/mean": "offset_mean",
+    "offset/max": "offset_max",
+}
+
+
+def _figures(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: row[k] for k in ("epoch", "test_loss", "test_top1", "test_top5", "train_top1")}
+
+
+def _compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    import torch._dynamo
+
+    torch._dynamo.config.suppress_errors = True  # no compiler, no loss: eager execution goes on
+    return torch.compile(model)

@@ -1,0 +1,38 @@
+"""A sweep: every run in a process of its own, so that one that dies leaves the others alone."""
+
+import subprocess
+import sys
+from typing import Any
+
+from .console import console, result_table
+from .runs import Run
+
+Job = tuple[list[str], dict[str, Any], dict[str, str]]
+
+
+def sweep(jobs: list[Job]) -> int:
+    """Run the jobs (overrides, configuration, choices) that are not finished; 1 if one failed.
+
+    Hydra's own launcher runs all jobs in one process and ends with the first that exits; its
+    plugins start all at once or die with a killed worker.
+    """
+    screen = console()
+    results, failed = [], []
+    for number, (overrides, config, choices) in enumerate(jobs, 1):
+        run = Run.of(config, choices)
+        screen.print(f"[{number}/{len(jobs)}] lwbench train {' '.join(overrides)}", markup=False)
+        if run.read_result() is None or config["force"]:
+            code = subprocess.run([sys.executable, "-m", "lwbench", "train", *overrides]).returncode
+            run = Run.of(config, choices)
+            if code:
+                failed.append((overrides, run, code))
+        if result := run.read_result():
+            results.append(result)
+    if results:
+        screen.print(result_table(results))
+    for overrides, run, code in failed:
+        screen.print(
+            f"failed with {code}: lwbench train {' '.join(overrides)}; see {run.path / 'train.log'}",
+            markup=False,
+        )
+    return 1 if failed else 0
