@@ -31,7 +31,7 @@ def conf_folder() -> Path:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code: 0, 1 failed, 2 wrong input, 130 and 143 interrupted."""
+    """Run one command; returns 0, 1 (failed), 2 (wrong input), 130 or 143 (interrupted)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     # Waiting threads sleep instead of spinning: beside a busy neighbour the spin costs tenfold.
     # Read once, when torch loads.
@@ -196,9 +196,8 @@ def _explained(verb: str, overrides: list[str], error: Exception) -> UsageError:
         return UsageError(f"no {group} {option!r}{nearest(option, names)}")
     if isinstance(error, MissingMandatoryValue):
         return UsageError(f"{getattr(error, 'full_key', text)} is needed and not given")
-    if found := re.search(
-        r"Could not (?:override|append to config|delete) '?([^'\s]+?)'?[.\s]", text
-    ):
+    pattern = r"Could not (?:override|append to config|delete) '?([^'\s]+?)'?[.\s]"
+    if found := re.search(pattern, text):
         key = found[1].rstrip(".")
         others = [o for o in overrides if o.split("=")[0].lstrip("+~") != key]
         return UsageError(f"unknown key {key!r}{nearest(key, _keys(verb, others))}")
@@ -305,13 +304,11 @@ completion: eval "$(lwbench -sc install=bash)\""""
 def _help_of(verb: str) -> str:
     if verb == "list":
         return f"usage: lwbench list [{' | '.join(GROUPS)}]"
-    lines = [
-        f"usage: lwbench {verb} [{'-m] [' if verb == 'train' else ''}--cfg] [key=value ...]",
-        "",
-    ]
-    lines.append((conf_folder() / f"{verb}.yaml").read_text(encoding="utf-8"))
+    flags = "[-m] [--cfg] " if verb == "train" else ""
+    keys = (conf_folder() / f"{verb}.yaml").read_text(encoding="utf-8")
+    lines = [f"usage: lwbench {verb} {flags}[key=value ...]", "", keys]
     for group in GROUPS:
         names = sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
-        if names and f"- {group}:" in lines[2]:
+        if names and f"- {group}:" in keys:
             lines.append(f"{group}: {' '.join(names)}")
     return "\n".join(lines)

@@ -14,6 +14,12 @@ from .registry import DATASETS, MODELS, OPTIMIZERS, SCHEDULERS, validated
 from .runs import Run, cpu_model
 
 log = logging.getLogger("lwbench")
+_screen = logging.StreamHandler()
+_screen.setLevel(logging.WARNING)
+_screen.setFormatter(logging.Formatter("lwbench: %(message)s"))
+_screen.addFilter(lambda record: getattr(record, "on_screen", True))
+log.addHandler(_screen)
+log.setLevel(logging.INFO)
 _GROUPS = ("model", "data", "optimizer", "scheduler")
 
 
@@ -118,9 +124,7 @@ def evaluate_run(path: str, overrides: dict[str, Any]) -> int:
     allowed = ("device", "batch_size", "workers", "precision", "data.root", "data.cache")
     for key, value in overrides.items():
         if key not in allowed:
-            raise UsageError(
-                f"{key!r} belongs to the run; with run= there is: {', '.join(allowed)}"
-            )
+            raise UsageError(f"{key!r} belongs to the run; free are: {', '.join(allowed)}")
         group, _, name = key.rpartition(".")
         (config[group] if group else config)[name] = value
     recorded = run.read_result() or {}
@@ -165,7 +169,7 @@ def _evaluated(config, options: Options, precision, path: Path) -> dict[str, flo
 
 
 def _arguments(config: dict[str, Any], kind: str) -> dict[str, Any]:
-    """What the builder of this kind is given: the recipe is for others, augmentation for `Augment`."""
+    """What the builder of this kind is given; recipe and augmentation are for others."""
     return {k: v for k, v in config[kind].items() if k not in ("recipe", "augment")}
 
 
@@ -267,8 +271,8 @@ def _check_resumable(run: Run, data) -> None:
     recorded = run.read_env().get("data", {})
     if recorded and recorded.get("digest") != data.digest:
         raise UsageError(
-            f"{run.path} was made with other images ({recorded.get('train_size')} to train on, from "
-            f"{recorded.get('root')}; now {data.train_size}); choose another out=<folder>"
+            f"{run.path} was made with other images ({recorded.get('train_size')} to train on, "
+            f"from {recorded.get('root')}; now {data.train_size}); choose another out=<folder>"
         )
 
 

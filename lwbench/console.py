@@ -1,4 +1,4 @@
-"""What a run says while it runs: a progress bar on a terminal, one plain line an epoch elsewhere."""
+"""What a run says: a progress bar on a terminal, one plain line an epoch elsewhere."""
 
 import sys
 import time

@@ -31,8 +31,6 @@ def sweep(jobs: list[Job]) -> int:
     if results:
         screen.print(result_table(results))
     for overrides, run, code in failed:
-        screen.print(
-            f"failed with {code}: lwbench train {' '.join(overrides)}; see {run.path / 'train.log'}",
-            markup=False,
-        )
+        command = f"lwbench train {' '.join(overrides)}"
+        screen.print(f"failed with {code}: {command}; see {run.path}", markup=False)
     return 1 if failed else 0

@@ -70,7 +70,7 @@ def load_weights(model: nn.Module, state: dict[str, Any], where: Path) -> None:
         raise UsageError(f"{where}: {key!r} has shape {theirs}, this network needs {tuple(ours)}")
     if missing := sorted(own.keys() - given.keys()):
         raise UsageError(
-            f"{where} is of another network: it has no {missing[0]!r} ({len(missing)} missing keys)"
+            f"{where} is of another network: it has no {missing[0]!r} ({len(missing)} are missing)"
         )
     if extra := sorted(given.keys() - own.keys()):
         raise UsageError(

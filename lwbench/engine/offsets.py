@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def deformable_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers that can say their offsets and masks, by name; see `layers.deform.DeformConv2d`."""
+    """The layers that can say their offsets and masks (`layers.deform.DeformConv2d`), by name."""
     return {n: m for n, m in model.named_modules() if hasattr(m, "offsets_and_masks")}
 
 

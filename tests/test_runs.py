@@ -1,0 +1,142 @@
+"""The run directory: what a run is called, and how its records are written."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lwbench.errors import UsageError
+from lwbench.runs import Run, identity, write_atomically
+
+CONFIG = {
+    "seed": 0, "epochs": 5, "batch_size": 128, "out": "outputs", "device": "auto", "force": False,
+    "model": {"builder": "m", "dropout": 0.0, "stem": "conv"},
+    "data": {"builder": "d", "root": None, "recipe": {"lr": 0.1}, "augment": {"flip": False}},
+    "optimizer": {"builder": "sgd", "lr": 0.1, "weight_decay": 0.0},
+}  # fmt: skip
+CHOICES = {"model": "mb0", "data": "digits"}
+
+
+def changed(**keys):
+    config = {k: dict(v) if isinstance(v, dict) else v for k, v in CONFIG.items()}
+    for key, value in keys.items():
+        group, _, name = key.rpartition("__")
+        (config[group] if group else config)[name] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"seed": 7}, {"device": "cuda"}, {"out": "/tmp"}, {"data__root": "/x"}, {"force": True},
+     {"workers": 3}, {"data__cache": "/c"}, {"checkpoint": {"every": 3}},
+     {"data__recipe": {"lr": 9}}],
+)  # fmt: skip
+def test_keys_that_cannot_change_the_result_leave_the_identity(keys):
+    assert identity(changed(**keys)) == identity(CONFIG)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"epochs": 6}, {"batch_size": 64}, {"optimizer__lr": 0.2}, {"model__stem": "ldc"},
+     {"data__augment": {"flip": True}}, {"optimizer__weight_decay": 1e-4}, {"model__dropout": 0.2}],
+)  # fmt: skip
+def test_keys_that_can_change_the_result_change_the_identity(keys):
+    assert identity(changed(**keys)) != identity(CONFIG)
+
+
+@pytest.mark.parametrize("value", [None, False, 0, 0.0, "none", []])
+def test_a_new_key_that_is_switched_off_leaves_old_runs_valid(value):
+    assert identity(changed(model__new=value)) == identity(CONFIG)
+
+
+def test_a_number_is_the_same_number_however_it_is_written():
+    assert identity(changed(optimizer__lr=1)) == identity(changed(optimizer__lr=1.0))
+
+
+def test_the_identity_of_today_is_pinned():
+    # a change here orphans every run that users have: say so in the CHANGELOG
+    assert identity(CONFIG) == "ccf646ac"
+
+
+def test_a_forced_run_stands_beside_the_old_one_and_is_the_newest(tmp_path):
+    config = changed(out=str(tmp_path))
+    first = Run.of(config, CHOICES)
+    assert first.path == tmp_path / "digits" / "mb0" / f"{identity(config)}-s0"
+    first.path.mkdir(parents=True)
+    second = first.beside()
+    assert second.path.name == first.path.name + "-2"
+    second.path.mkdir()
+    assert Run.of(config, CHOICES).path == second.path
+    assert second.beside().path.name == first.path.name + "-3"
+    assert (second.identity, second.data_name) == (identity(config), "digits")
+
+
+def test_metrics_after_the_checkpoint_are_dropped_on_resume(tmp_path):
+    run = Run(tmp_path)
+    for epoch in (1, 2, 3):
+        run.append_metrics({"epoch": epoch, "lr": 0.1})
+    run.keep_metrics(2)
+    assert [row["epoch"] for row in run.metrics()] == ["1", "2"]
+
+
+def test_a_second_writer_is_refused_with_who_holds_the_run(tmp_path):
+    run = Run(tmp_path / "run")
+    hold = (
+        "import sys; from pathlib import Path; from lwbench.runs import Run\n"
+        "run = Run(Path(sys.argv[1]))\n"
+        "with run.locked():\n"
+        "    run.write_env(); print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(run.path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UsageError, match=f"written by process {holder.pid}"), run.locked():
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+    with run.locked():
+        pass  # a dead holder holds nothing
+
+
+def test_an_output_folder_that_is_a_file_is_a_usage_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(UsageError, match="cannot write to"),
+        Run(tmp_path / "file" / "run").locked(),
+    ):
+        pass
+
+
+def test_a_failed_write_leaves_the_old_content(tmp_path, monkeypatch):
+    path = tmp_path / "result.json"
+    write_atomically(path, "old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_damaged_result_is_no_result(tmp_path):
+    run = Run(tmp_path)
+    (tmp_path / "result.json").write_text('{"final": ')
+    assert run.read_result() is None
+
+
+def test_a_folder_without_a_configuration_is_no_run(tmp_path):
+    with pytest.raises(UsageError, match="not a run directory"):
+        Run(tmp_path).read_config()
+
+
+def test_runs_and_results_load_without_torch():
+    code = "import lwbench.runs, lwbench.results, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent).returncode == 0
