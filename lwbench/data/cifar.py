@@ -1,0 +1,174 @@
+"""CIFAR-10 and CIFAR-100: 60,000 colour images of 32 px (Krizhevsky, 2009).
+
+https://www.cs.toronto.edu/~kriz/cifar.html; the official split of 50,000 and 10,000 images,
+CIFAR-100 with its fine labels.
+"""
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..errors import UsageError
+from ..registry import DATASETS
+from .decode import decode
+from .download import download_once
+from .pack import data_home, packed
+from .source import Source, canonical, resident_source
+from .tree import Listing, first_with, require_root, scan_splits
+
+SIDE = 32
+SPLITS = ("train", "test")
+Arrays = tuple[list[str], dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Archive:
+    """How torchvision names and stores a set: its class, the folder inside, the files in it."""
+
+    dataset: str
+    folder: str
+    files: tuple[str, ...]
+    size: str
+    classes: int
+
+
+ARCHIVES = {
+    "cifar10": Archive(
+        "CIFAR10",
+        "cifar-10-batches-py",
+        (*(f"data_batch_{n}" for n in range(1, 6)), "test_batch", "batches.meta"),
+        "170 MB",
+        10,
+    ),
+    "cifar100": Archive("CIFAR100", "cifar-100-python", ("train", "test", "meta"), "169 MB", 100),
+}
+
+
+@DATASETS.register
+def cifar10(image_size: int, *, root: str | None = None, cache: str | None = None) -> Source:
+    """CIFAR-10 at 32 px, resident; `image_size` is the device's affair. See `load_cifar`."""
+    return load_cifar("cifar10", root, cache)
+
+
+@DATASETS.register
+def cifar100(image_size: int, *, root: str | None = None, cache: str | None = None) -> Source:
+    """CIFAR-100 at 32 px, resident; `image_size` is the device's affair. See `load_cifar`."""
+    return load_cifar("cifar100", root, cache)
+
+
+def load_cifar(name: str, root: str | None, cache: str | None) -> Source:
+    """From the official archive, unpacked, or from image folders `root/{train,test}/<class>/*`.
+
+    `root`: the folder that holds either, or its parent; without one, the user's data folder, where
+    the archive is downloaded to (torchvision's address and checksum). `cache`: the folder for the
+    decoded images. Raises UsageError where `root` is missing or holds neither, for an image that is
+    unreadable or not 32 px, and where the download fails.
+    """
+    archive = ARCHIVES[name]
+    layout = f"{{train,test}}/<class>/*.png or {archive.folder}/ ({archive.size})"
+    if root is None:
+        place = data_home() / name
+    else:
+        hint = f"leave data.root out to download {name} to {data_home() / name}"
+        place = require_root(root, name, layout, hint)
+    candidates = [Path("."), Path(name)]
+    if folders := first_with(place, candidates, SPLITS):
+        return from_folders(name, folders, cache)
+    unpacked = first_with(place, candidates, (archive.folder,))
+    if unpacked is None and root is not None:
+        raise UsageError(f"data.root={root}: no {name} in it; expected {layout}")
+    if unpacked is None:
+        download(name, place)
+        unpacked = place
+    return from_archive(name, unpacked, cache)
+
+
+def download(name: str, place: Path) -> None:
+    """Fetch and unpack the official archive. Raises UsageError where that fails."""
+    from torchvision import datasets
+
+    dataset = getattr(datasets, ARCHIVES[name].dataset)
+    download_once(
+        lambda: dataset(str(place), download=True),
+        name=name,
+        url=dataset.url,
+        size=ARCHIVES[name].size,
+        folder=place,
+    )
+
+
+def from_archive(name: str, place: Path, cache: str | None) -> Source:
+    """From torchvision's unpacked archive in `place`, whose files it checks by their md5."""
+    archive = ARCHIVES[name]
+    files = [place / archive.folder / file for file in archive.files]
+    if missing := [file for file in files if not file.is_file()]:
+        raise UsageError(f"{missing[0]}: missing; remove {missing[0].parent} to have it fetched")
+    stats = [file.stat() for file in files]
+    facts = [(f.name, s.st_size, s.st_mtime_ns) for f, s in zip(files, stats, strict=True)]
+    stamp = hashlib.sha256(repr(facts).encode()).hexdigest()
+
+    def make() -> Arrays:
+        from torchvision import datasets
+
+        arrays = {}
+        for split in SPLITS:
+            try:
+                loaded = getattr(datasets, archive.dataset)(str(place), train=split == "train")
+            except RuntimeError:
+                raise UsageError(
+                    f"{place / archive.folder}: a file does not match its checksum\n"
+                    "remove the folder and unpack or download the archive again"
+                ) from None
+            images, labels = canonical(loaded.data, np.array(loaded.targets))
+            arrays |= {f"{split}_images": images, f"{split}_labels": labels}
+        return list(loaded.classes), arrays
+
+    return source(name, stamp, cache, make)
+
+
+def from_folders(name: str, place: Path, cache: str | None) -> Source:
+    """From image folders, in whatever order their files are named."""
+    listings = dict(zip(SPLITS, scan_splits(place, *SPLITS), strict=True))
+    stamps = "".join(listing.stamp for listing in listings.values())
+    stamp = hashlib.sha256(stamps.encode()).hexdigest()
+
+    def make() -> Arrays:
+        arrays = {}
+        for split, listing in listings.items():
+            images, labels = canonical(decode_all(listing), np.array(listing.labels))
+            arrays |= {f"{split}_images": images, f"{split}_labels": labels}
+        return listings["train"].class_names, arrays
+
+    return source(name, stamp, cache, make)
+
+
+def source(name: str, stamp: str, cache: str | None, make) -> Source:
+    """The set as the rest sees it, decoded by `make` where the cache does not have it."""
+    class_names, arrays, digest = packed(name, stamp, cache, make)
+    return resident_source(name, class_names, arrays, ARCHIVES[name].classes, digest)
+
+
+def decode_all(listing: Listing) -> np.ndarray:
+    """All images of a listing, (N, 32, 32, 3) uint8. Raises UsageError naming one that is not."""
+    images = torch.empty(len(listing.paths), SIDE, SIDE, 3, dtype=torch.uint8)
+
+    def fill(first: int) -> None:
+        for row in range(first, min(first + 256, len(images))):
+            pixels = decode(listing.paths[row])
+            if pixels.shape[1:] != (SIDE, SIDE):
+                height, width = pixels.shape[1:]
+                raise UsageError(
+                    f"{listing.paths[row]}: {width} x {height} px, where CIFAR has 32 x 32\n"
+                    "for images of other sizes take data=folder"
+                )
+            images[row] = pixels.permute(1, 2, 0)
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for _ in pool.map(fill, range(0, len(images), 256)):
+            pass
+    return images.numpy()

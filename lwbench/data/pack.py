@@ -1,0 +1,92 @@
+"""Decoded images kept on disk, so that only the first start of a run decodes them.
+
+A pack is one file that holds its own digest. It is written beside its place and moved there, so it
+is whole or absent; one that is damaged all the same is made anew.
+"""
+
+import logging
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from .source import content_digest
+
+log = logging.getLogger("lwbench")
+ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+VERSION = 1  # of the format and of what decoding yields; another number makes packs anew
+
+Pack = tuple[list[str], dict[str, np.ndarray], str]
+
+
+def data_home() -> Path:
+    """The folder of downloaded data sets, one per user: $XDG_DATA_HOME or ~/.local/share."""
+    return _xdg("XDG_DATA_HOME", ".local/share") / "lwbench"
+
+
+def cache_home() -> Path:
+    """The folder of what can be made anew, one per user: $XDG_CACHE_HOME or ~/.cache."""
+    return _xdg("XDG_CACHE_HOME", ".cache") / "lwbench"
+
+
+def _xdg(variable: str, default: str) -> Path:
+    folder = os.environ.get(variable, "")
+    # the standard has relative paths ignored; without a home, ~ stays as it is and cannot be made
+    return Path(folder) if os.path.isabs(folder) else Path("~").expanduser() / default
+
+
+def packed(
+    name: str,
+    stamp: str,
+    cache: str | None,
+    make: Callable[[], tuple[list[str], dict[str, np.ndarray]]],
+) -> Pack:
+    """Class names, arrays and their digest: from the cache where it has them, else from `make`.
+
+    `stamp`: what the content depends on; `cache`: a folder, or the user's one. A folder that cannot
+    be written costs the cache and one line, never the run.
+    """
+    folder = Path(cache).expanduser() if cache else cache_home()
+    path = folder / f"{name}-{stamp[:16]}-v{VERSION}.npz"
+    if path.exists():
+        try:
+            return load(path)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            log.warning("%s: damaged (%s), decoding the images again", path, error)
+    log.info("data %s: decoding the images once into %s", name, path)
+    class_names, arrays = make()
+    digest = content_digest(class_names, *(arrays[key] for key in ARRAYS))
+    try:
+        save(path, class_names, arrays, digest)
+    except OSError as error:
+        log.warning("%s: not kept (%s), the next start decodes again", path, error.strerror)
+    return class_names, arrays, digest
+
+
+def load(path: Path) -> Pack:
+    """Read a pack and compare its digest. Raises ValueError where they differ."""
+    with np.load(path, allow_pickle=False) as file:
+        class_names = file["class_names"].tolist()
+        arrays = {key: file[key] for key in ARRAYS}
+        digest = str(file["digest"])
+    if content_digest(class_names, *(arrays[key] for key in ARRAYS)) != digest:
+        raise ValueError("its digest does not match")
+    return class_names, arrays, digest
+
+
+def save(path: Path, class_names: list[str], arrays: dict[str, np.ndarray], digest: str) -> None:
+    """Write a pack under another name and move it into place. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, class_names=np.array(class_names), digest=np.array(digest), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,105 @@
+"""Images decoded by threads, batch by batch, in an order that no number of threads can change.
+
+Threads rather than processes: decoding and resizing run outside Python's lock, so they scale, and
+there is no worker process to be killed, no copy between processes and no second import of torch.
+"""
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import LwbenchError
+from .decode import decode, fit_square
+
+AHEAD = 3  # batches under way while one is used
+PATIENCE_S = 120.0  # without a single image done: a dead disk or network share, not a slow one
+
+
+class _Batch:
+    """A batch being filled: `images` (B, S, S, 3) uint8, and who fails, fails for all."""
+
+    def __init__(self, paths: Sequence[Path], side: int, pinned: bool) -> None:
+        self.paths = paths
+        self.images = torch.empty(len(paths), side, side, 3, dtype=torch.uint8, pin_memory=pinned)
+        self.error: BaseException | None = None
+        self.left = len(paths)
+        self._changed = threading.Condition()
+
+    def fill(self, row: int) -> None:
+        try:
+            self.images[row] = fit_square(decode(self.paths[row]), self.images.shape[1])
+        except BaseException as error:  # raised again where the batch is asked for
+            self.error = self.error or error
+        with self._changed:
+            self.left -= 1
+            self._changed.notify()
+
+    def wait(self, patience_s: float) -> Tensor:
+        with self._changed:
+            while self.left:
+                before = self.left
+                self._changed.wait(patience_s)
+                if self.left == before:
+                    raise LwbenchError(
+                        f"no image decoded for {patience_s:g} s: {self.paths[0]} or one after it "
+                        "hangs\nis the disk or network share still there?"
+                    )
+        if self.error is not None:
+            raise self.error
+        return self.images
+
+
+def decoded_batches(
+    batches: Sequence[Sequence[Path]],
+    side: int,
+    *,
+    workers: int,
+    pinned: bool = False,
+    patience_s: float = PATIENCE_S,
+) -> Iterator[Tensor]:
+    """Each batch of files as (B, side, side, 3) uint8, decoded ahead by `workers` threads.
+
+    With no workers the caller's thread decodes. `pinned`: in page-locked memory, for a copy to a
+    GPU. Raises UsageError naming a file that is no image, LwbenchError where nothing moves.
+    """
+    tasks: queue.SimpleQueue = queue.SimpleQueue()
+    stop = threading.Event()
+
+    def work() -> None:
+        while (task := tasks.get()) is not None and not stop.is_set():
+            task[0].fill(task[1])
+
+    # daemons: a read that hangs must not keep the process from ending
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield from _in_order(batches, side, pinned, patience_s, tasks if workers else None)
+    finally:
+        stop.set()
+        for _ in threads:
+            tasks.put(None)
+
+
+def _in_order(
+    batches: Sequence[Sequence[Path]],
+    side: int,
+    pinned: bool,
+    patience_s: float,
+    tasks: queue.SimpleQueue | None,
+) -> Iterator[Tensor]:
+    started: deque[_Batch] = deque()
+    for paths in batches:
+        batch = _Batch(paths, side, pinned)
+        for row in range(len(paths)):
+            tasks.put((batch, row)) if tasks else batch.fill(row)
+        started.append(batch)
+        if len(started) > (AHEAD if tasks else 0):
+            yield started.popleft().wait(patience_s)
+    while started:
+        yield started.popleft().wait(patience_s)
