@@ -309,7 +309,7 @@ class _log_to:
 def _announce(run, choices, data, cost, settings, device, options) -> None:
     """First of all: what will run."""
     from .engine.train import resolved_precision
-    from .measure.complexity import training_bytes
+    from .measure.memory import training_bytes
 
     expected = training_bytes(cost, options.batch_size) + data.nbytes
     precision = resolved_precision(settings.precision, device)
