@@ -1,4 +1,6 @@
-"""Channel attention: squeeze-and-excitation (SE) in its placements."""
+"""Channel attention: squeeze-and-excitation (SE) in its placements, and ECA."""
+
+from math import log2
 
 from torch import Tensor, nn
 
@@ -27,3 +29,24 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         scale = self.relu(self.reduce_norm(self.reduce(self.pool(x))))
         return x * self.gate(self.expand_norm(self.expand(scale)))
+
+
+class EfficientChannelAttention(nn.Module):
+    """ECA (Wang et al., ECA-Net, CVPR 2020), https://arxiv.org/abs/1910.03151.
+
+    (N, C, H, W) -> the same, scaled by channel.
+
+    Pool, one convolution along the channels (no bias), sigmoid. `kernel` None takes the paper's
+    size for that many channels: log2(C) / 2 + 1 / 2, cut, and made odd upwards (eq. 12).
+    """
+
+    def __init__(self, channels: int, *, kernel: int | None = None) -> None:
+        super().__init__()
+        size = kernel or int(log2(channels) / 2 + 0.5) | 1
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.conv = nn.Conv1d(1, 1, size, padding=size // 2, bias=False)
+        self.gate = nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.conv(self.pool(x).flatten(1).unsqueeze(1))
+        return x * self.gate(scale).view(x.shape[0], x.shape[1], 1, 1)

@@ -1,0 +1,25 @@
+"""Convolutions that keep a bias in front of their batch norm.
+
+Several public CIFAR networks have them (hsnet, table 4). The norm takes the bias away again, so
+that it changes no function, but it adds parameters and, under most rules, counted operations.
+"""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from .conv import conv_norm
+
+
+def biased_conv_norm(
+    in_channels: int,
+    out_channels: int,
+    kernel: int = 1,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    activation: Callable[[], nn.Module] | None = None,
+) -> nn.Sequential:
+    """`conv_norm` whose convolution has a bias: (N, in_channels, H, W) -> (N, out_channels, ...)."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups)
+    return conv_norm(in_channels, out_channels, activation=activation, conv=conv)

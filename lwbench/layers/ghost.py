@@ -1,0 +1,49 @@
+"""Ghost module: part of the maps from a convolution, the rest from cheap depthwise ones."""
+
+from collections.abc import Callable
+from math import ceil
+
+import torch
+from torch import Tensor, nn
+
+from .conv import conv_norm
+
+
+class GhostModule(nn.Module):
+    """Ghost module (Han et al., GhostNet, CVPR 2020, section 3.1), https://arxiv.org/abs/1911.11907.
+
+    (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)).
+
+    A kernel x kernel convolution makes ceil(out_channels / ratio) intrinsic maps; of each, ratio -
+    1 depthwise dw_kernel x dw_kernel convolutions make its ghosts; both are concatenated and cut to
+    `out_channels`. Each half has a batch norm and, unless `activation` is None, an activation. The
+    paper's letters: s = ratio, d = dw_kernel. Raises ValueError for a ratio below 2, which leaves
+    no ghosts.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 1,
+        *,
+        stride: int = 1,
+        ratio: int = 2,
+        dw_kernel: int = 3,
+        activation: Callable[[], nn.Module] | None = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        if ratio < 2:
+            raise ValueError(f"ratio={ratio}: a Ghost module needs a ratio of 2 or more")
+        self.out_channels = out_channels
+        intrinsic = ceil(out_channels / ratio)
+        self.primary = conv_norm(
+            in_channels, intrinsic, kernel, stride=stride, activation=activation
+        )
+        self.cheap = conv_norm(
+            intrinsic, intrinsic * (ratio - 1), dw_kernel, groups=intrinsic, activation=activation
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        intrinsic = self.primary(x)
+        return torch.cat([intrinsic, self.cheap(intrinsic)], 1)[:, : self.out_channels]

@@ -1,0 +1,39 @@
+"""Heterogeneous convolution: kernels of two sizes in every filter."""
+
+from torch import Tensor, nn
+
+
+class HetConv(nn.Module):
+    """Heterogeneous convolution (Singh et al., HetConv, CVPR 2019), https://arxiv.org/abs/1903.04120.
+
+    (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)).
+
+    In every filter 1 of `parts` (the paper's P) kernels is kernel x kernel, the others are 1 x 1.
+    Computed as a grouped kernel x kernel convolution in `parts` groups plus a 1 x 1 convolution of
+    all channels. The paper shifts the large kernels by one channel from filter to filter; here the
+    filters of a group share theirs, and their 1 x 1 kernels stay, where they add to the centre of
+    the large ones. `pointwise` takes the place of the 1 x 1 convolution (hsnet, fig. 2: a Ghost
+    module); it must yield the same shape. No bias, no norm. Raises ValueError where the channels
+    are not multiples of `parts`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 3,
+        *,
+        stride: int = 1,
+        parts: int = 4,
+        pointwise: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        if in_channels % parts or out_channels % parts:
+            raise ValueError(f"{in_channels} -> {out_channels} channels: not multiples of {parts}")
+        self.groupwise = nn.Conv2d(
+            in_channels, out_channels, kernel, stride, kernel // 2, groups=parts, bias=False
+        )
+        self.pointwise = pointwise or nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.groupwise(x) + self.pointwise(x)
