@@ -156,7 +156,7 @@ def partners(count: int, device: torch.device) -> Tensor:
 
 
 def turn(degrees: Tensor) -> Tensor:
-    """Cosine and sine of angles (N,) float64, as (N, 2) float32: counter-clockwise, as TF.rotate."""
+    """Cosine and sine of angles (N,) float64, (N, 2) float32; counter-clockwise as TF.rotate."""
     radians = degrees * (math.pi / 180)
     return torch.stack((radians.cos(), radians.sin()), dim=1).float()
 

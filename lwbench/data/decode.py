@@ -15,7 +15,9 @@ from torch import Tensor
 
 from ..errors import UsageError
 
-SUFFIXES = frozenset(".png .jpg .jpeg .jpe .bmp .webp .gif .tif .tiff .ppm .pgm .pnm".split())
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+)
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 
 

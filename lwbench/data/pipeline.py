@@ -53,11 +53,11 @@ class Data:
         self.train_size, self.test_size = len(source.train), len(source.test)
         self.mean, self.std, self.digest = source.mean, source.std, source.digest
         self.streaming = source.streaming
-        self.device, self.dtype, self.workers = torch.device(device), dtype, workers
+        self.device, self.dtype, self.workers = torch.empty(0, device=device).device, dtype, workers
         self.steps_per_epoch = len(self._train_bounds())
         self._splits = {"train": self._place(source.train), "test": self._place(source.test)}
-        kept = (t for s in self._splits.values() for t in (s.labels, s.images) if t is not None)
-        self.nbytes = sum(tensor.nbytes for tensor in kept)
+        kept = [t for s in self._splits.values() for t in (s.labels, s.images) if t is not None]
+        self.nbytes = sum(t.nbytes for t in kept if t.device.type == self.device.type)
         # one factor a value of a row: repeated, the innermost loop is long enough to vectorise
         scale, shift = 1 / (255 * torch.tensor(self.std)), torch.tensor(self.mean)
         self._scale = scale.repeat(source.window).to(self.device)
@@ -82,7 +82,7 @@ class Data:
             yield self._augmented(images, labels, draws.take(index))
 
     def eval_batches(self, split: Literal["test", "train"] = "test") -> Iterator[Batch]:
-        """All images once, in canonical order, the central window, as `train_batches` gives them."""
+        """All images once, in canonical order, by their central windows; as `train_batches`."""
         count = len(self._splits[split])
         bounds = [
             (first, min(first + self.batch_size, count))
@@ -100,8 +100,16 @@ class Data:
         return list(zip(firsts, [*firsts[1:], self.train_size], strict=True))
 
     def _place(self, split: Split) -> Split:
-        images = None if split.images is None else split.images.to(self.device)
+        images = split.images
+        if images is not None and self._fits(images.nbytes):
+            images = images.to(self.device)
         return Split(split.labels.to(self.device), images, split.paths)
+
+    def _fits(self, nbytes: int) -> bool:
+        """Whether images may live on the device: a quarter of what is free there, at most."""
+        if self.device.type != "cuda":
+            return True
+        return nbytes <= torch.cuda.mem_get_info(self.device)[0] // 4
 
     def _raw(
         self, name: str, order: Tensor, bounds: list[tuple[int, int]]
@@ -110,13 +118,16 @@ class Data:
         split = self._splits[name]
         indices = [order[first:last] for first, last in bounds]
         streamed = self._stream(split, indices) if split.images is None else None
-        order = order.to(self.device)
+        placed = order.to(self.device)
         for first, last in bounds:
-            index = order[first:last]
-            if streamed is None:
+            index = placed[first:last]
+            if streamed is not None:
+                images = next(streamed)
+            elif split.images.device == self.device:
                 images = split.images.index_select(0, index)
-            else:
-                images = next(streamed).to(self.device, non_blocking=True)
+            else:  # a cache on disk, larger than the device
+                images = split.images.index_select(0, order[first:last])
+            images = images.to(self.device, non_blocking=True)
             yield index, images, split.labels.index_select(0, index)
 
     def _stream(self, split: Split, indices: list[Tensor]) -> Iterator[Tensor]:

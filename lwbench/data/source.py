@@ -1,6 +1,7 @@
 """What a data set is to the rest: two splits of images with labels, and the facts about them."""
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+
+log = logging.getLogger("lwbench")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,13 @@ class Source:
     std: tuple[float, float, float]
     digest: str
     published_classes: int | None = None
+
+    def __post_init__(self) -> None:
+        found = len(self.class_names)
+        if self.published_classes not in (None, found):
+            log.warning(
+                "data %s: %d classes found, %d published", self.name, found, self.published_classes
+            )
 
     @property
     def streaming(self) -> bool:

@@ -1,0 +1,77 @@
+"""Large data sets as sources: files that are decoded while training, or once into a cache."""
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from .packfile import packed_images
+from .source import Source, Split, channel_statistics
+from .stream import decoded_batches
+from .tree import Listing
+
+log = logging.getLogger("lwbench")
+
+Share = Annotated[float, Field(gt=0, le=1)]
+SAMPLE = 512  # images whose mean and deviation stand for the training set's
+
+
+def streamed_source(
+    name: str,
+    splits: tuple[Listing, Listing],
+    *,
+    image_size: int,
+    crop: float,
+    cache: str | None,
+    published_classes: int | None = None,
+) -> Source:
+    """A source of files: `splits` are the training and the test listing.
+
+    Images are kept, or cached, as squares of `image_size / crop` px, of which training takes a
+    random and evaluation the central window of `image_size`: 224 of 256 px with 0.875. Mean and
+    deviation are those of up to 512 training images, evenly spaced in canonical order. `cache`:
+    a folder for the decoded images, else every epoch decodes them.
+    """
+    side = round(image_size / crop)
+    sample = splits[0].paths[:: -(-len(splits[0].paths) // SAMPLE)]
+    mean, std = channel_statistics(decode_files(sample, side))
+    train, test = (
+        Split(
+            labels=torch.tensor(listing.labels, dtype=torch.int64),
+            images=packed_images(f"{name}-{part}", listing, side, cache) if cache else None,
+            paths=listing.paths,
+        )
+        for part, listing in zip(("train", "test"), splits, strict=True)
+    )
+    return Source(
+        name=name,
+        class_names=splits[0].class_names,
+        train=train,
+        test=test,
+        stored=side,
+        window=image_size,
+        mean=mean,
+        std=std,
+        digest=listing_digest(splits),
+        published_classes=published_classes,
+    )
+
+
+def decode_files(paths: list[Path], side: int) -> Tensor:
+    """All files as squares, (N, side, side, 3) uint8. Raises UsageError naming a bad one."""
+    batches = [paths[first : first + 64] for first in range(0, len(paths), 64)]
+    return torch.cat(list(decoded_batches(batches, side, workers=min(8, os.cpu_count() or 1))))
+
+
+def listing_digest(splits: tuple[Listing, Listing]) -> str:
+    """The sha256, as hex, of each split's relative paths and file sizes."""
+    digest = hashlib.sha256()
+    for part, listing in zip(("train", "test"), splits, strict=True):
+        for path, size in zip(listing.paths, listing.sizes, strict=True):
+            digest.update(f"{part}/{path.parent.name}/{path.name}\0{size}\n".encode())
+    return digest.hexdigest()
