@@ -190,15 +190,17 @@ def _explained(verb: str, overrides: list[str], error: Exception) -> UsageError:
     text = str(error)
     if isinstance(error, OverrideParseException):
         return UsageError(f"cannot read {error.override!r}; overrides are written key=value")
+    if "Ambiguous value" in text:
+        return UsageError(f"{text.splitlines()[0].rstrip(':')}: to sweep over values, add -m")
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.removesuffix(".yaml").rpartition("/")
         names = [path.stem for path in (conf_folder() / group).glob("*.yaml")]
         return UsageError(f"no {group} {option!r}{nearest(option, names)}")
     if isinstance(error, MissingMandatoryValue):
         return UsageError(f"{getattr(error, 'full_key', text)} is needed and not given")
-    pattern = r"Could not (?:override|append to config|delete) '?([^'\s]+?)'?[.\s]"
+    pattern = r"Could not (?:override|append to config|delete)[^']*'([^']+)'"
     if found := re.search(pattern, text):
-        key = found[1].rstrip(".")
+        key = found[1]
         others = [o for o in overrides if o.split("=")[0].lstrip("+~") != key]
         return UsageError(f"unknown key {key!r}{nearest(key, _keys(verb, others))}")
     lines = [line for line in text.splitlines() if line.strip()]
@@ -206,11 +208,15 @@ def _explained(verb: str, overrides: list[str], error: Exception) -> UsageError:
 
 
 def _keys(verb: str, overrides: list[str]) -> list[str]:
-    """All keys that an override may name, or few where the other overrides are wrong too."""
+    """All keys that an override may name; the groups alone where other overrides are wrong too."""
+    from hydra import compose
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+
     try:
-        config, _ = _composed(verb, overrides)
-    except LwbenchError:
-        return list(GROUPS)
+        config = OmegaConf.to_container(compose(verb, overrides))
+    except HydraException:
+        config = {}
     return [*GROUPS, *_dotted(config)]
 
 
@@ -259,6 +265,7 @@ def _complete(arguments: list[str]) -> int:
     """Shell completion: `eval "$(lwbench -sc install=bash)"`. Hydra's, which knows no verbs."""
     from hydra._internal.hydra import Hydra
     from hydra._internal.utils import create_config_search_path
+    from hydra.core.global_hydra import GlobalHydra
 
     line = os.environ.get("COMP_LINE", "")
     words = line.split()
@@ -276,8 +283,11 @@ def _complete(arguments: list[str]) -> int:
         line = " ".join([words[0], *words[position + 1 :]]) + (" " if is_new_word else "")
         os.environ["COMP_LINE"], os.environ["COMP_POINT"] = line, str(len(line))
     search_path = create_config_search_path(str(conf_folder()))
-    hydra = Hydra.create_main_hydra2("lwbench", search_path)
-    hydra.shell_completion(verb, [a for a in arguments if "=" in a])
+    try:
+        hydra = Hydra.create_main_hydra2("lwbench", search_path)
+        hydra.shell_completion(verb, [a for a in arguments if "=" in a])
+    finally:
+        GlobalHydra.instance().clear()
     return 0
 
 

@@ -57,7 +57,10 @@ def train(config: dict[str, Any], choices: dict[str, str]) -> int:
     # everything that can be wrong is found before the first file is written
     import torch
 
+    from .engine.train import resolved_precision
+
     device = _device(options.device)
+    precision = resolved_precision(settings.precision, device)
     for kind, registry in zip(_GROUPS, (MODELS, DATASETS, OPTIMIZERS, SCHEDULERS), strict=True):
         registry.check(_arguments(config, kind))
     data = _data(config, options, device)
@@ -74,7 +77,7 @@ def train(config: dict[str, Any], choices: dict[str, str]) -> int:
         run.write_config(config)
         run.write_env(device=_device_name(device), data=_facts(data, config))
         with _log_to(run):
-            _announce(run, choices, data, cost, settings, device, options)
+            _announce(run, choices, data, cost, settings, precision, device, options)
             model.to(device, memory_format=torch.channels_last)
             optimizer = OPTIMIZERS.build(config["optimizer"], model)
             result = _trained(model, data, optimizer, schedule, run, settings, device)
@@ -306,13 +309,11 @@ class _log_to:
         logging.captureWarnings(False)
 
 
-def _announce(run, choices, data, cost, settings, device, options) -> None:
+def _announce(run, choices, data, cost, settings, precision, device, options) -> None:
     """First of all: what will run."""
-    from .engine.train import resolved_precision
     from .measure.memory import training_bytes
 
     expected = training_bytes(cost, options.batch_size) + data.nbytes
-    precision = resolved_precision(settings.precision, device)
     size = options.image_size
     lines = [
         f"network   {choices['model']}: {metric(cost.params)} parameters, "

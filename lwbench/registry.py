@@ -74,7 +74,8 @@ SCHEDULERS = Registry("scheduler", "lwbench.engine.schedule")
 @cache
 def schema(builder: Callable[..., Any]) -> type[BaseModel]:
     """A pydantic model of the builder's keyword-only arguments."""
-    hints = get_type_hints(builder, include_extras=True)
+    function = builder.__init__ if inspect.isclass(builder) else builder
+    hints = get_type_hints(function, include_extras=True)
     parameters = inspect.signature(builder).parameters.values()
     fields: dict[str, Any] = {
         p.name: (hints.get(p.name, Any), ... if p.default is p.empty else p.default)
