@@ -10,16 +10,18 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from math import prod
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ..layers.deform import DeformConv2d
 from .memory import peak_bytes, saved_bytes
 from .rules import RULES, priced
-from .walk import Call, Walk, data_free, walked
+from .walk import Call, Walk, data_free, walked, without_data
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ class Complexity:
     params: int  # parameter elements, shared ones once
     buffers: int  # buffer elements (running statistics)
     macs: dict[str, int]  # rule -> count
-    deform_sampling: int  # operations of deformable layers' sampling: in no rule's figure
+    deform_sampling: int  # operations of deformable layers' sampling: in no rule
     activations: int  # output elements of convolutions, linear layers and matrix products
     peak_bytes: int  # computed peak of a forward pass, weights included: `memory.peak_bytes`
     saved_bytes: int  # what autograd keeps for a backward pass: `memory.saved_bytes`
@@ -59,11 +61,12 @@ class Complexity:
 def count(model: nn.Module, *, image_size: int = 224, in_channels: int = 3) -> Complexity:
     """The cost of a forward pass of one (in_channels, image_size, image_size) image.
 
-    The network itself is neither run nor changed. Deformable layers count as the convolution they
-    stand for plus their branches; the operations of their sampling, N * OH * OW * K * K * C * (4 + 1
-    with a mask), are `deform_sampling`. Raises UsageError where the network cannot take the image.
+    The network itself is neither run nor changed; its train or eval mode makes no difference.
+    Deformable layers count as the convolution they stand for, plus their branches; their sampling,
+    N * OH * OW * K * K * C * (4 corners + 1 with a mask) operations, is `deform_sampling`.
+    Raises UsageError where the network cannot take the image.
     """
-    walk = walked(model, image_size, in_channels)
+    walk = walked(model, (in_channels, image_size, image_size))
     return Complexity(
         params=sum(parameter.numel() for parameter in model.parameters()),
         buffers=sum(buffer.numel() for buffer in model.buffers()),
@@ -130,7 +133,8 @@ def thop_macs(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it imports distutils.version
             from thop import profile
-        return _thop(profile, model, image_size, in_channels)
+        image = (in_channels, image_size, image_size)
+        return without_data(lambda device: _thop(profile, model, image, device), image)
     except Exception as error:
         log.warning("no count by thop: %s: %s", type(error).__name__, error)
         return None
@@ -146,46 +150,43 @@ def _check_thop() -> None:
 
 
 def _thop(
-    profile: Callable[..., Any], model: nn.Module, image_size: int, in_channels: int
+    profile: Callable[..., Any], model: nn.Module, image: tuple[int, int, int], device: str
 ) -> tuple[int, int]:
-    def counted(device: str) -> tuple[int, int]:
-        x = torch.zeros(1, in_channels, image_size, image_size, device=device)
-        macs, params = profile(data_free(model, device), inputs=(x,), verbose=False)
-        return int(macs), int(params)
-
-    try:
-        return counted("meta")  # thop reads shapes alone
-    except Exception as error:
-        log.debug("thop without data failed, trying the CPU: %s", error)
-        return counted("cpu")
+    x = torch.zeros(1, *image, device=device)
+    macs, params = profile(data_free(model, device), inputs=(x,), verbose=False)
+    return int(macs), int(params)
 
 
 def flop_counter_macs(model: nn.Module, image_size: int = 224, in_channels: int = 3) -> int:
     """MACs as torch.utils.flop_counter counts them: its FLOPs / 2.
 
-    torch has no formula for torchvision's deformable convolution: it gets the convolution's here.
+    torch has no formula for deformable convolutions: torchvision's operator gets that of the
+    convolution here, and takes the place of our layer's own arithmetic. Raises UsageError where the
+    network cannot take the image.
     """
+    image = (in_channels, image_size, image_size)
+    return without_data(lambda device: _flop_counter(model, image, device), image)
+
+
+def _flop_counter(model: nn.Module, image: tuple[int, int, int], device: str) -> int:
     from torch.utils.flop_counter import FlopCounterMode
+    from torchvision.ops import deform_conv2d
 
-    def counted(device: str) -> int:
-        x = torch.zeros(1, in_channels, image_size, image_size, device=device)
-        with FlopCounterMode(display=False, custom_mapping=_deformable_formula()) as mode:
-            data_free(model, device)(x)
-        return mode.get_total_flops() // 2
-
-    try:
-        return counted("meta")
-    except Exception as error:
-        log.debug("FlopCounterMode without data failed, trying the CPU: %s", error)
-        return counted("cpu")
+    model = data_free(model, device)
+    for layer in model.modules():
+        if isinstance(layer, DeformConv2d):
+            layer.forward = partial(_torchvision_forward, layer, deform_conv2d)
+    formula = {torch.ops.torchvision.deform_conv2d: _deformable_flops}
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=formula) as mode:
+        model(torch.zeros(1, *image, device=device))
+    return mode.get_total_flops() // 2
 
 
-def _deformable_formula() -> dict[Any, Callable[..., int]]:
-    import torchvision  # noqa: F401 -- registers the operator
+def _torchvision_forward(layer: DeformConv2d, operator: Callable[..., Tensor], x: Tensor) -> Tensor:
+    offset, mask = layer.offsets_and_masks(x)
+    geometry = (layer.stride, layer.padding, layer.dilation)
+    return operator(x, offset, layer.conv.weight, None, *geometry, mask)
 
-    def formula(
-        x: Any, weight: Any, *arguments: Any, out_shape: Any = None, out_val: Any = None
-    ) -> int:
-        return 2 * prod(out_shape) * prod(weight[1:])
 
-    return {torch.ops.torchvision.deform_conv2d: formula}
+def _deformable_flops(x: Any, weight: Any, *arguments: Any, out_shape: Any) -> int:
+    return 2 * prod(out_shape) * prod(weight[1:])

@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from ..layers.deform import DeformConv2d
 from .rules import CONVOLUTIONS, OTHERS, ZERO_COST, Amounts, kind_of
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Step(NamedTuple):
@@ -238,27 +239,34 @@ def data_free(model: nn.Module, device: str = "meta") -> nn.Module:
     return copy.deepcopy(model, memo).to(device).float().eval()
 
 
-def walked(model: nn.Module, image_size: int, in_channels: int) -> Walk:
-    """The records of a forward pass of one image.
+def without_data(run: Callable[[str], T], image: tuple[int, int, int]) -> T:
+    """`run("meta")`, or where that fails `run("cpu")`; `image` is (channels, height, width).
 
-    Raises UsageError where the network cannot run on (1, in_channels, image_size, image_size).
+    Raises UsageError where the network cannot run on such an image on either.
     """
     try:
-        return _pass(data_free(model), image_size, in_channels)
+        return run("meta")
     except Exception as error:
         log.debug("no pass without data, trying the CPU: %s", error)
     try:
-        return _pass(data_free(model, "cpu"), image_size, in_channels)
+        return run("cpu")
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(
-            f"the network does not run on {in_channels} x {image_size} x {image_size}: {reason}"
-        ) from error
+        size = " x ".join(map(str, image))
+        raise UsageError(f"the network does not run on a {size} image: {reason}") from error
 
 
-def _pass(model: nn.Module, image_size: int, in_channels: int) -> Walk:
-    device = next(model.parameters(), torch.empty(0, device="meta")).device
-    x = torch.zeros(1, in_channels, image_size, image_size, device=device)
+def walked(model: nn.Module, image: tuple[int, int, int]) -> Walk:
+    """The records of a forward pass of one image (channels, height, width).
+
+    Raises UsageError where the network cannot take it.
+    """
+    return without_data(lambda device: _pass(model, image, device), image)
+
+
+def _pass(model: nn.Module, image: tuple[int, int, int], device: str) -> Walk:
+    model = data_free(model, device)
+    x = torch.zeros(1, *image, device=device)
     walk = Walk(model)
     # with gradients, since what autograd keeps is one of the figures; no backward pass is run
     hooks = torch.autograd.graph.saved_tensors_hooks(walk.save, lambda kept: kept)
