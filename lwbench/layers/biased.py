@@ -20,6 +20,6 @@ def biased_conv_norm(
     groups: int = 1,
     activation: Callable[[], nn.Module] | None = None,
 ) -> nn.Sequential:
-    """`conv_norm` whose convolution has a bias: (N, in_channels, H, W) -> (N, out_channels, ...)."""
+    """`conv_norm` whose convolution has a bias; the same shapes."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups)
     return conv_norm(in_channels, out_channels, activation=activation, conv=conv)

@@ -129,9 +129,9 @@ def cifar_mobilenetv2(
 ) -> nn.Module:
     """MobileNetV2 for small images; input (N, 3, H, W), output (N, num_classes) logits.
 
-    The first convolution is 1 x 1 with a padding of 1 (deformable ones likewise: they sample one
-    point), the 160 stage has stride 1, all convolutions have biases, the classifier is one. `dropout`
-    sits before it. The strides add up to 8.
+    The first convolution is 1 x 1 with a padding of 1 (a deformable one likewise: it samples one
+    point), the 160 stage has stride 1, all convolutions have biases, the classifier is one.
+    `dropout` sits before it. The strides add up to 8.
     """
     first = stem_conv(3, 32, 1, stride=1, stem=stem, offsets=offsets, bias=True)
     return initialise(CifarMobileNetV2(num_classes, stem=first, dropout=dropout))

@@ -1,10 +1,10 @@
 """ResNet50, ResNeXt50 and ResNeXt101 for small images, and Ghost-ResNet50 (hsnet, tables 3 and 4).
 
 ResNet (He et al., CVPR 2016, table 1), https://arxiv.org/abs/1512.03385; ResNeXt (Xie et al., CVPR
-2017, table 1), https://arxiv.org/abs/1611.05431. A 3 x 3 convolution at stride 1 and no pooling come
-first. hsnet's ResNet50 starts with 64 channels in table 4 and with 16 in table 3 (1.53 M parameters
-in the text, which once calls it ResNet56). Its Ghost-ResNet50 (3.92 G) is described nowhere; ours is
-a fit.
+2017, table 1), https://arxiv.org/abs/1611.05431. A 3 x 3 convolution at stride 1 comes first, no
+pooling. hsnet's ResNet50 starts with 64 channels in table 4 and with 16 in table 3 (1.53 M
+parameters in the text, which once calls it ResNet56). Its Ghost-ResNet50 (3.92 G) is described
+nowhere; ours is a fit.
 """
 
 from typing import Annotated
@@ -105,10 +105,10 @@ def cifar_resnet(
     """ResNet of bottlenecks for small images; input (N, 3, H, W), output (N, num_classes) logits.
 
     `depths`: blocks a stage. `stem_channels`: channels of the first convolution, which all widths
-    follow (doubled from stage to stage). `ghost_stages`: the stages (1 is the paper's conv2_x) whose
+    follow (doubled from stage to stage). `ghost_stages`: the stages (1 is ResNet's conv2_x) whose
     1 x 1 convolutions, shortcuts aside, become Ghost modules of ratio 2. `dropout` sits before the
-    classifier. The strides double from stage 2 on: 8 for four stages. Raises UsageError for a stage
-    that is not there.
+    classifier. Each stage from the second on halves the size: 8 for four stages. Raises UsageError
+    for a stage that is not there.
     """
     if unknown := sorted(set(ghost_stages) - set(range(1, len(depths) + 1))):
         raise UsageError(f"model.ghost_stages={unknown}: the stages are 1 to {len(depths)}")
@@ -143,11 +143,11 @@ def cifar_resnext(
     groups: Count = 32,
     dropout: Fraction = 0.0,
 ) -> nn.Module:
-    """ResNeXt (32 groups of 4) for small images; input (N, 3, H, W), output (N, num_classes) logits.
+    """ResNeXt (32 x 4d) for small images; input (N, 3, H, W), output (N, num_classes) logits.
 
-    `depths`: blocks a stage. `groups`: the paper's cardinality; the width of a group is 4 in stage 1
-    and doubles from stage to stage. `dropout` sits before the classifier. The strides double from
-    stage 2 on. Raises UsageError for groups that do not divide the channels.
+    `depths`: blocks a stage. `groups`: the cardinality; a group has 4 channels in stage 1,
+    doubled from stage to stage. `dropout` sits before the classifier. Each stage from the second on
+    halves the size. Raises UsageError for groups that do not divide the channels.
     """
     if 64 % groups:
         raise UsageError(f"model.groups={groups}: a divisor of the first 64 channels is needed")

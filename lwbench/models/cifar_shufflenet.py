@@ -1,8 +1,8 @@
 """ShuffleNet and ShuffleNetV2 in the CIFAR forms that hsnet, table 4 counted (2.22 G and 2.23 G).
 
 ShuffleNet (Zhang et al., CVPR 2018, table 1, g = 3), https://arxiv.org/abs/1707.01083; ShuffleNetV2
-(Ma et al., ECCV 2018, table 5, 1x), https://arxiv.org/abs/1807.11164. Both start at stride 1 without
-pooling; their convolutions have biases before the norms (see `layers.biased`).
+(Ma et al., ECCV 2018, table 5, 1x), https://arxiv.org/abs/1807.11164. Both start at stride 1 and
+without pooling; their convolutions have biases before the norms (see `layers.biased`).
 """
 
 import torch
@@ -20,7 +20,7 @@ V2_WIDTHS = (116, 232, 464)
 
 
 class ShuffleUnit(nn.Module):
-    """Grouped 1 x 1, shuffle, depthwise, grouped 1 x 1; (the paper's fig. 2b, 2c).
+    """Grouped 1 x 1, shuffle, depthwise, grouped 1 x 1 (the paper's fig. 2b, 2c).
 
     (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)).
 

@@ -30,7 +30,7 @@ BYPASSED = (1, 3, 5)  # places in FIRES with a shortcut; fire9, which could have
 
 
 class Fire(nn.Module):
-    """Squeeze to few channels, expand half by 1 x 1, half by 3 x 3: (N, in, H, W) -> (N, out, H, W)."""
+    """Squeeze to few channels, expand half by 1 x 1 and half by 3 x 3, at the input's size."""
 
     def __init__(self, in_channels: int, out_channels: int, *, squeeze: int, bypass: bool) -> None:
         super().__init__()

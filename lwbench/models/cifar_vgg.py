@@ -1,11 +1,14 @@
 """VGG16 for small images and Ghost-VGG16 (hsnet, tables 3 and 4).
 
 VGG16 (Simonyan, Zisserman, ICLR 2015, table 1, D), https://arxiv.org/abs/1409.1556. hsnet's table 4
-prints the parameters of a CIFAR form, 512-4096-4096-100 behind the convolutions (34.0 M), beside the
+prints the parameters of a CIFAR form, 512-4096-4096-100 after the convolutions (34.0 M), beside the
 FLOPs of the ImageNet network (15.48 G): two networks. Its Ghost-VGG16 (table 3, 12.38 G) is
 described nowhere; ours is a fit.
 """
 
+from typing import Annotated
+
+from pydantic import Field
 from torch import Tensor, nn
 
 from ..errors import UsageError
@@ -64,7 +67,7 @@ def cifar_vgg16(
     offsets: Offsets = "separate",
     norm: bool = True,
     ghost_stages: list[int] = [],  # noqa: B006 -- plain data, never changed
-    hidden: list[int] = [4096, 4096],  # noqa: B006
+    hidden: list[Annotated[int, Field(ge=1)]] = [4096, 4096],  # noqa: B006
     dropout: Fraction = 0.5,
 ) -> nn.Module:
     """VGG16 for small images; input (N, 3, H, W), output (N, num_classes) logits.
