@@ -144,6 +144,12 @@ def test_every_family_takes_a_deformable_stem(builder, stem, offsets):
     assert shapes == [(1, 10), (1, 10)]
 
 
+@pytest.mark.parametrize("builder", ["cifar_mobilenetv2", "cifar_squeezenet"])
+def test_a_classifying_convolution_starts_as_small_as_a_linear_layer(builder):
+    torch.manual_seed(0)
+    assert build(builder, 10)(torch.randn(4, 3, 32, 32)).std() < 1
+
+
 def test_cifar_vgg16_runs_at_224_pixels_with_the_same_parameters():
     cost = count(build("cifar_vgg16"), image_size=224)
     assert cost.params == count(build("cifar_vgg16"), image_size=32).params

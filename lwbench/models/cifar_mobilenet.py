@@ -134,4 +134,7 @@ def cifar_mobilenetv2(
     `dropout` sits before it. The strides add up to 8.
     """
     first = stem_conv(3, 32, 1, stride=1, stem=stem, offsets=offsets, bias=True)
-    return initialise(CifarMobileNetV2(num_classes, stem=first, dropout=dropout))
+    model = initialise(CifarMobileNetV2(num_classes, stem=first, dropout=dropout))
+    # a linear layer by another name: Kaiming's fan-out would start it at logits of several units
+    nn.init.normal_(model.classifier.weight, 0.0, 0.01)
+    return model

@@ -79,4 +79,7 @@ def cifar_squeezenet(
     `dropout` sits before the classifying convolution, as in the paper. The strides add up to 8.
     """
     first = stem_conv(3, 96, stride=1, stem=stem, offsets=offsets, bias=True)
-    return initialise(CifarSqueezeNet(num_classes, stem=first, dropout=dropout))
+    model = initialise(CifarSqueezeNet(num_classes, stem=first, dropout=dropout))
+    # a linear layer by another name: Kaiming's fan-out would start it at logits of several units
+    nn.init.normal_(model.classifier.weight, 0.0, 0.01)
+    return model
