@@ -5,12 +5,17 @@ p_n + dp_n) dm_n with N = K * K sampling points. DC learns offsets dp and masks 
 K convolutions, LDC (ldc section 3.1, eq. 7) with depthwise separable ones.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .deform_cpu import DeformConv
+
+Backend = Literal["grid_sample", "cpu", "triton", "torchvision"]
 Branch = Literal["dc", "ldc"]
 Offsets = Literal["separate", "shared"]
 
@@ -18,7 +23,7 @@ Offsets = Literal["separate", "shared"]
 def deform_conv2d(
     x: Tensor,
     offset: Tensor,
-    mask: Tensor,
+    mask: Tensor | None,
     weight: Tensor,
     bias: Tensor | None = None,
     *,
@@ -29,32 +34,99 @@ def deform_conv2d(
     """Modulated deformable convolution, equal to `torchvision.ops.deform_conv2d`.
 
     x (N, C, H, W); offset (N, 2 * K * K, OH, OW) in pixels, (dy, dx) interleaved a sampling point;
-    mask (N, K * K, OH, OW); weight (O, C / groups, K, K). Returns (N, O, OH, OW). Outside the map
-    the value is zero, which is what clamping the position on the zero-padded map gives (ldc eq. 1).
+    mask (N, K * K, OH, OW), or None for ones; weight (O, C / groups, K, K). Returns (N, O, OH, OW).
+    Outside the map the value is zero, which is what clamping the position on the zero-padded map
+    gives (ldc eq. 1). An offset that is not finite counts as zero. Coordinates are computed in
+    float32, whatever the precision of `x`. Which implementation runs: see `backend`.
     """
+    run = _BACKENDS[_fastest(x) if _forced is None else _forced]
+    out = run(x, offset, mask, weight, stride, padding, dilation)
+    return out if bias is None else out + bias.view(1, -1, 1, 1)
+
+
+@contextmanager
+def backend(name: Backend) -> Iterator[None]:
+    """Run every deformable convolution inside the `with` block by one implementation.
+
+    "grid_sample": plain PyTorch, for tracing and any device, the only one with a second derivative;
+    "cpu": the fast one for CPUs; "triton": the fused kernel for CUDA; "torchvision": the oracle.
+    Without it the choice follows from the device. Raises ValueError for another name.
+    """
+    global _forced
+    if name not in _BACKENDS:
+        raise ValueError(f"no deformable backend {name!r}: {', '.join(_BACKENDS)}")
+    before, _forced = _forced, name
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def _fastest(x: Tensor) -> Backend:
+    """The backend for `x`; compilers, exporters and fake tensors get what they can look into."""
+    traced = torch.compiler.is_compiling() or type(x) not in (Tensor, nn.Parameter)
+    if not traced and x.device.type == "cpu":
+        return "cpu"
+    return "grid_sample"
+
+
+def _grid_sample(
+    x: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    stride: int,
+    padding: int,
+    dilation: int,
+) -> Tensor:
     n, c, h, w = x.shape
     kh, kw = weight.shape[-2:]
     oh, ow = offset.shape[-2:]
     groups = c // weight.shape[1]
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     # NaN or infinite coordinates crash the CPU backward of grid_sample with a segmentation fault
-    offset = offset.nan_to_num(0.0, 0.0, 0.0).view(n, kh * kw, 2, oh, ow)
-    rows = torch.arange(oh, device=x.device, dtype=x.dtype) * stride - padding
-    cols = torch.arange(ow, device=x.device, dtype=x.dtype) * stride - padding
+    offset = offset.to(dtype).nan_to_num(0.0, 0.0, 0.0).view(n, kh * kw, 2, oh, ow)
+    rows = torch.arange(oh, device=x.device, dtype=dtype) * stride - padding
+    cols = torch.arange(ow, device=x.device, dtype=dtype) * stride - padding
     tap = torch.arange(kh * kw, device=x.device)
-    base_y = rows.view(1, 1, oh, 1) + (tap // kw * dilation).to(x.dtype).view(1, -1, 1, 1)
-    base_x = cols.view(1, 1, 1, ow) + (tap % kw * dilation).to(x.dtype).view(1, -1, 1, 1)
+    base_y = rows.view(1, 1, oh, 1) + (tap // kw * dilation).to(dtype).view(1, -1, 1, 1)
+    base_x = cols.view(1, 1, 1, ow) + (tap % kw * dilation).to(dtype).view(1, -1, 1, 1)
     y = (offset[:, :, 0] + base_y).clamp(-2, h + 1)
     x_position = (offset[:, :, 1] + base_x).clamp(-2, w + 1)
     # pixel centres to grid_sample's [-1, 1] (align_corners=False): (2 p + 1) / size - 1
     grid = torch.stack([(2 * x_position + 1) / w - 1, (2 * y + 1) / h - 1], -1)
     sampled = F.grid_sample(
-        x, grid.view(n, kh * kw * oh, ow, 2), "bilinear", "zeros", align_corners=False
+        x.to(dtype), grid.view(n, kh * kw * oh, ow, 2), "bilinear", "zeros", align_corners=False
     )
-    sampled = sampled.view(n, c, kh * kw, oh, ow) * mask.unsqueeze(1)
-    columns = sampled.view(n, groups, c // groups * kh * kw, oh * ow)
+    sampled = sampled.view(n, c, kh * kw, oh, ow).to(weight.dtype)
+    if mask is not None:
+        sampled = sampled * mask.unsqueeze(1)
+    columns = sampled.view(n, groups, c // groups * kh * kw, oh * ow).to(weight.dtype)
     kernels = weight.view(groups, weight.shape[0] // groups, -1)
-    out = torch.matmul(kernels, columns).view(n, weight.shape[0], oh, ow)
-    return out if bias is None else out + bias.view(1, -1, 1, 1)
+    return torch.matmul(kernels, columns).view(n, weight.shape[0], oh, ow)
+
+
+def _torchvision(
+    x: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    stride: int,
+    padding: int,
+    dilation: int,
+) -> Tensor:
+    from torchvision.ops import deform_conv2d as oracle  # slow to import, and an oracle only
+
+    offset = offset.nan_to_num(0.0, 0.0, 0.0)
+    return oracle(x, offset, weight, None, stride, padding, dilation, mask)
+
+
+_BACKENDS: dict[str, Callable[..., Tensor]] = {
+    "grid_sample": _grid_sample,
+    "cpu": DeformConv.apply,
+    "torchvision": _torchvision,
+}
+_forced: str | None = None
 
 
 class DeformConv2d(nn.Module):

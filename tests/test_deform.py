@@ -1,0 +1,332 @@
+"""Deformable convolution against torchvision's operator, and what a training needs of it."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from lwbench.layers import deform
+from lwbench.layers.deform import DeformConv2d, deform_conv2d, stem_conv
+from lwbench.registry import MODELS
+
+PURE = ["cpu", "grid_sample"]
+
+
+def case(
+    n: int = 2,
+    channels: int = 4,
+    out: int = 6,
+    size: tuple[int, int] = (9, 7),
+    kernel: int = 3,
+    stride: int = 1,
+    padding: int = 1,
+    dilation: int = 1,
+    groups: int = 1,
+    spread: float = 2.0,
+    masked: bool = True,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+) -> tuple[list[Tensor | None], dict[str, int]]:
+    """Random x, offset, mask, weight (all with gradients) and the geometry."""
+    generator = torch.Generator().manual_seed(seed)
+    reach = dilation * (kernel - 1) + 1
+    oh, ow = ((n + 2 * padding - reach) // stride + 1 for n in size)
+
+    def rand(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=dtype).requires_grad_()
+
+    x, weight = rand(n, channels, *size), rand(out, channels // groups, kernel, kernel)
+    offset = (rand(n, 2 * kernel**2, oh, ow).detach() * spread).requires_grad_()
+    mask = rand(n, kernel**2, oh, ow) if masked else None
+    return [x, offset, mask, weight], {"stride": stride, "padding": padding, "dilation": dilation}
+
+
+def results(name: str, tensors: list[Tensor | None], geometry: dict[str, int]) -> list[Tensor]:
+    """The output and the gradients of what requires one, under one backend."""
+    with deform.backend(name):
+        out = deform_conv2d(*tensors, **geometry)
+    wanted = [t for t in tensors if t is not None and t.requires_grad]
+    weighting = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view(out.shape)
+    return [out, *torch.autograd.grad((out * weighting).sum(), wanted)]
+
+
+def assert_same(ours: list[Tensor], theirs: list[Tensor], tolerance: float) -> None:
+    for mine, oracle in zip(ours, theirs, strict=True):
+        scale = max(1.0, oracle.abs().max().item())
+        torch.testing.assert_close(mine / scale, oracle / scale, rtol=0, atol=tolerance)
+
+
+shapes = st.fixed_dictionaries(
+    {
+        "n": st.integers(1, 3),
+        "size": st.tuples(st.integers(5, 20), st.integers(5, 20)),
+        "kernel": st.sampled_from([1, 2, 3, 5]),
+        "stride": st.integers(1, 3),
+        "padding": st.integers(0, 3),
+        "dilation": st.just(1),
+        "spread": st.sampled_from([0.0, 0.3, 3.0, 100.0]),
+        "masked": st.booleans(),
+        "seed": st.integers(0, 99),
+    }
+)
+
+
+@pytest.mark.parametrize("name", PURE)
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(shape=shapes, groups=st.sampled_from([1, 2, 4]))
+def test_values_and_gradients_equal_torchvisions(name: str, shape: dict, groups: int) -> None:
+    if name == "grid_sample" and shape["spread"] == 0.0:
+        return  # at whole pixels it may take the slope of either side
+    tensors, geometry = case(groups=groups, out=8, **shape)
+    expected = results("torchvision", tensors, geometry)
+    assert_same(results(name, tensors, geometry), expected, 1e-10)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(shape=shapes)
+def test_float32_agrees_within_1e_5(shape: dict) -> None:
+    if shape["spread"] == 100.0:
+        shape["spread"] = 1.0
+    tensors, geometry = case(dtype=torch.float32, **shape)
+    ours = results("cpu", tensors, geometry)
+    assert_same(ours, results("torchvision", tensors, geometry), 1e-5)
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_dilation_and_grouped_kernels_equal_torchvisions(name: str) -> None:
+    tensors, geometry = case(size=(16, 13), kernel=3, dilation=2, padding=2, groups=2, stride=2)
+    expected = results("torchvision", tensors, geometry)
+    assert_same(results(name, tensors, geometry), expected, 1e-10)
+
+
+def test_channels_last_equals_contiguous() -> None:
+    tensors, geometry = case(n=3)
+    turned = [
+        t.detach().contiguous(memory_format=torch.channels_last).requires_grad_() for t in tensors
+    ]
+    assert_same(results("cpu", turned, geometry), results("cpu", tensors, geometry), 1e-12)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("masked", [True, False])
+def test_gradcheck(groups: int, masked: bool) -> None:
+    # whole pixels are kinks: keep the random offsets away from them
+    tensors, geometry = case(n=1, size=(5, 4), kernel=2, padding=1, groups=groups, masked=masked)
+    offset = tensors[1].detach()
+    fraction = 0.1 + 0.8 * torch.rand(offset.shape, dtype=offset.dtype)
+    tensors[1] = (offset.floor() + fraction).requires_grad_()
+
+    def operator(*tensors: Tensor) -> Tensor:
+        with deform.backend("cpu"):
+            return deform_conv2d(*tensors, **geometry)
+
+    if not masked:
+        x, offset, _, weight = tensors
+        assert torch.autograd.gradcheck(
+            lambda x, o, w: operator(x, o, None, w), (x, offset, weight)
+        )
+    else:
+        assert torch.autograd.gradcheck(operator, tensors)
+
+
+def test_an_image_without_gradient_gets_none_and_the_rest_stays() -> None:
+    tensors, geometry = case()
+    full = results("cpu", tensors, geometry)
+    tensors[0] = tensors[0].detach()
+    assert_same(results("cpu", tensors, geometry), [full[0], *full[2:]], 1e-12)
+
+
+@pytest.mark.parametrize("frozen", [1, 2, 3])
+def test_frozen_inputs_get_no_gradient(frozen: int) -> None:
+    tensors, geometry = case()
+    full = results("cpu", tensors, geometry)
+    tensors[frozen] = tensors[frozen].detach()
+    del full[frozen + 1]
+    assert_same(results("cpu", tensors, geometry), full, 1e-12)
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 1 << 30])
+def test_the_chunk_size_does_not_change_the_result(
+    chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors, geometry = case(n=5)
+    expected = results("torchvision", tensors, geometry)
+    monkeypatch.setattr("lwbench.layers.deform_cpu.CHUNK_BYTES", chunk_bytes)
+    assert_same(results("cpu", tensors, geometry), expected, 1e-10)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    tensors, geometry = case()
+    with deform.backend("cpu"):
+        out = deform_conv2d(*tensors, **geometry)
+    (first,) = torch.autograd.grad(out.square().sum(), tensors[3], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+@pytest.mark.parametrize("name", [*PURE, "torchvision"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 3e38, -3e38])
+def test_bad_offsets_crash_nothing(name: str, bad: float) -> None:
+    tensors, geometry = case(dtype=torch.float32)
+    with torch.no_grad():
+        tensors[1][:, ::3] = bad
+    assert all(t.isfinite().all() for t in results(name, tensors, geometry))
+
+
+def test_an_offset_that_is_not_finite_counts_as_zero() -> None:
+    tensors, geometry = case()
+    with torch.no_grad():
+        tensors[1][:, ::3] = float("nan")
+    (bad, *_), tensors[1] = results("cpu", tensors, geometry), tensors[1].detach().nan_to_num(0.0)
+    torch.testing.assert_close(bad, results("cpu", tensors, geometry)[0])
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_bfloat16_keeps_coordinates_exact(name: str) -> None:
+    # bf16 has 8 bits: a position beyond 256 would be off by pixels were it computed in bf16
+    tensors, geometry = case(n=1, channels=2, size=(4, 300), dtype=torch.float32, spread=0.5)
+    with torch.no_grad():  # whole pixels are kinks, and bf16 rounds to them
+        tensors[1].copy_(tensors[1].floor() + 0.25)
+    half = [t.detach().bfloat16().requires_grad_() for t in tensors]
+    exact = [t.detach().float().requires_grad_() for t in half]
+    ours, expected = results(name, half, geometry), results("cpu", exact, geometry)
+    assert ours[0].dtype == torch.bfloat16
+    assert_same([t.float() for t in ours], expected, 2e-2)
+
+
+def test_autocast_runs_forward_and_backward() -> None:
+    layer = DeformConv2d(3, 8, stride=2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = layer(torch.randn(2, 3, 16, 16))
+    out.float().square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
+
+
+def test_unknown_backends_are_named() -> None:
+    with pytest.raises(ValueError, match="grid_sample"), deform.backend("cuda"):
+        pass
+
+
+LAYERS = [("dc", "separate"), ("ldc", "separate"), ("ldc", "shared")]
+
+
+@pytest.mark.parametrize(("branch", "offsets"), LAYERS)
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(3, 2, 1), (5, 1, 1), (3, 1, 2)])
+def test_the_layer_starts_as_half_a_plain_convolution(
+    branch: str, offsets: str, kernel: int, stride: int, dilation: int
+) -> None:
+    layer = DeformConv2d(
+        4, 6, kernel, stride=stride, dilation=dilation, groups=2, branch=branch, offsets=offsets
+    )
+    x = torch.randn(2, 4, 17, 14)
+    torch.testing.assert_close(layer(x), layer.conv(x) / 2, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("branch", "offsets"), LAYERS)
+def test_every_offset_and_mask_parameter_moves_within_two_steps(branch: str, offsets: str) -> None:
+    torch.manual_seed(0)
+    layer = DeformConv2d(3, 8, stride=2, branch=branch, offsets=offsets)
+    net = nn.Sequential(layer, nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.LazyLinear(5))
+    x, labels = torch.randn(8, 3, 16, 16), torch.randint(5, (8,))
+    net(x)
+    before = [p.detach().clone() for p in layer.offset_parameters()]
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(x), labels).backward()
+        optimizer.step()
+    assert before
+    for old, new in zip(before, layer.offset_parameters(), strict=True):
+        assert (old != new).any()
+
+
+def test_bad_weights_of_the_branch_do_not_crash_the_layer() -> None:
+    layer = DeformConv2d(3, 8, stride=2)
+    with torch.no_grad():
+        layer.offset.bias.fill_(float("nan"))
+    out = layer(torch.randn(2, 3, 16, 16))
+    out.sum().backward()
+    assert out.isfinite().all()
+
+
+def trained(name: str, steps: int) -> float:
+    """The loss of a small LDC0 after some steps of SGD under one backend."""
+    torch.manual_seed(0)
+    model = MODELS.build({"builder": "mobilenet_ldc", "stem": "ldc"}, 10)
+    x, labels = torch.randn(16, 3, 32, 32), torch.randint(10, (16,))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    with deform.backend(name):
+        for _ in range(steps):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), labels)
+            loss.backward()
+            optimizer.step()
+    return loss.item()
+
+
+def test_training_with_the_fast_path_reaches_the_oracles_loss() -> None:
+    assert trained("cpu", 10) == pytest.approx(trained("torchvision", 10), rel=1e-3)
+
+
+@pytest.mark.slow
+def test_fifty_steps_with_the_fast_path_reach_the_oracles_loss() -> None:
+    assert trained("cpu", 50) == pytest.approx(trained("torchvision", 50), rel=1e-2)
+
+
+@pytest.mark.parametrize("stem", ["dc", "ldc"])
+def test_meta_tensors_pass(stem: str) -> None:
+    layer = stem_conv(3, 16, stem=stem).to("meta")
+    assert layer(torch.empty(2, 3, 32, 32, device="meta")).shape == (2, 16, 16, 16)
+
+
+def test_fake_tensors_pass() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        out = stem_conv(3, 16, stem="ldc")(torch.randn(2, 3, 32, 32))
+    assert out.shape == (2, 16, 16, 16)
+
+
+def test_a_dispatch_mode_sees_the_multiplications() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    layer = stem_conv(3, 16, stem="ldc")
+    with FlopCounterMode(display=False) as counter:
+        layer(torch.randn(3, 3, 32, 32))
+    # the convolution itself, and the branches: a depthwise and a pointwise pair each
+    branches = 2 * 3 * 9 + 3 * 27
+    assert counter.get_total_flops() == 2 * 3 * 16 * 16 * (16 * 27 + branches)
+
+
+def test_a_copied_layer_keeps_its_output() -> None:
+    layer, x = stem_conv(3, 8, stem="dc"), torch.randn(1, 3, 8, 8)
+    torch.testing.assert_close(copy.deepcopy(layer)(x), layer(x))
+
+
+@pytest.mark.slow
+def test_a_compiled_layer_agrees_with_the_eager_one() -> None:
+    torch.manual_seed(0)
+    layer, x = stem_conv(3, 8, stem="ldc"), torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        for parameter in layer.offset_parameters():
+            parameter.normal_(0, 0.3)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), layer(x), rtol=1e-4, atol=1e-5)
+
+
+def test_the_onnx_export_agrees(tmp_path) -> None:
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    layer, x = stem_conv(3, 8, stem="ldc").eval(), torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        for parameter in layer.offset_parameters():
+            parameter.normal_(0, 0.3)
+    path = tmp_path / "stem.onnx"
+    torch.onnx.export(layer, (x,), path, dynamo=True, opset_version=20, verbose=False)
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (out,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(out), layer(x).detach(), rtol=0, atol=1e-5)
