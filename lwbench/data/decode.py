@@ -5,6 +5,9 @@ meanwhile; on 8-bit JPEG and PNG both give the same pixels. What torchvision doe
 8-bit RGB or grey (palettes, alpha, 16 bits, CMYK, other formats) goes to Pillow.
 """
 
+import warnings
+from collections.abc import Callable
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 
@@ -36,15 +39,32 @@ def decode_bytes(content: bytes) -> Tensor:
     """An encoded image, (3, H, W) uint8; raises whatever the decoder does."""
     if not content:
         raise ValueError("the file is empty")
-    from torchvision.io import ImageReadMode, decode_jpeg, decode_png
+    fast = fast_decoder(content)
+    if fast is None:
+        return decode_pillow(content)
+    return fast(torch.frombuffer(bytearray(content), dtype=torch.uint8))
 
-    data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+
+def fast_decoder(content: bytes) -> Callable[[Tensor], Tensor] | None:
+    """torchvision's decoder for this file, or None where Pillow is to read it."""
     if content.startswith(JPEG) and jpeg_components(content) in (1, 3):
-        return decode_jpeg(data, ImageReadMode.RGB)
+        return torchvision_decoders().get("jpeg")
     # bytes 24 and 25 of a PNG: bits a channel, and 0 for grey or 2 for RGB
     if content.startswith(PNG) and content[24:25] == b"\x08" and content[25] in (0, 2):
-        return decode_png(data, ImageReadMode.RGB)
-    return decode_pillow(content)
+        return torchvision_decoders().get("png")
+    return None
+
+
+@cache
+def torchvision_decoders() -> dict[str, Callable[[Tensor], Tensor]]:
+    """Its decoders, or none: 0.29 announces that a later release will move them elsewhere."""
+    try:
+        from torchvision.io import ImageReadMode, decode_jpeg, decode_png
+    except ImportError:
+        return {}
+    warnings.filterwarnings("ignore", "The image decoding", DeprecationWarning)
+    decoders = {"jpeg": decode_jpeg, "png": decode_png}
+    return {name: partial(f, mode=ImageReadMode.RGB) for name, f in decoders.items()}
 
 
 def jpeg_components(content: bytes) -> int:

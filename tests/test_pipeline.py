@@ -1,0 +1,325 @@
+"""Claims about batches: order, normalisation and augmentation are functions of the image alone."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from lwbench.data import packfile, stream
+from lwbench.data.augment import Augment
+from lwbench.data.draws import epoch_order
+from lwbench.data.pipeline import Data
+from lwbench.data.source import Source, Split, channel_statistics
+from lwbench.errors import LwbenchError, UsageError
+from lwbench.registry import DATASETS
+
+pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
+FULL = Augment(crop_padding=2, flip=True, rotation=20.0, erasing=0.5)
+
+
+def source(train=50, test=21, side=16, window=None, classes=5) -> Source:
+    rng = torch.Generator().manual_seed(1)
+    splits = [
+        Split(
+            labels=torch.arange(count) % classes,
+            images=torch.randint(256, (count, side, side, 3), generator=rng, dtype=torch.uint8),
+        )
+        for count in (train, test)
+    ]
+    mean, std = channel_statistics(splits[0].images)
+    names = [str(n) for n in range(classes)]
+    return Source("noise", names, *splits, side, window or side, mean, std, "0" * 64)
+
+
+def data(of=None, **changes) -> Data:
+    settings = {"image_size": 16, "batch_size": 8, "seed": 0, "device": "cpu", "augment": FULL}
+    return Data(of or source(), **settings | changes)
+
+
+def by_image(found: Data, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """An epoch's augmented images and labels, put back into canonical order."""
+    images, labels = (torch.cat(part) for part in zip(*found.train_batches(epoch), strict=True))
+    back = epoch_order(found.train_size, found.seed, epoch).argsort()
+    return images[back], labels[back]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A tree of 23 photographs of several sizes in three classes."""
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for i in range(23):
+        place = root / ("test" if i >= 18 else "train") / "abc"[i % 3]
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (20 + i, 40 - i, 3), dtype=np.uint8)
+        suffix = ("jpg", "png")[i % 2]
+        Image.fromarray(pixels).save(place / f"{i:02d}.{suffix}")
+    return root
+
+
+def photo_source(photos, **arguments):
+    return DATASETS.build({"builder": "folder", "root": str(photos), **arguments}, 24)
+
+
+def test_batches_are_normalised_floats_in_channels_last():
+    found = data(augment=Augment())
+    images = torch.cat([images for images, _ in found.train_batches(0)])
+    assert images.shape == (50, 3, 16, 16) and images.dtype == torch.float32
+    assert images.mean((0, 2, 3)).abs().max() < 1e-5
+    assert (images.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-5
+    batch, labels = next(found.train_batches(0))
+    assert batch.is_contiguous(memory_format=torch.channels_last) and labels.dtype == torch.int64
+
+
+def test_evaluation_sees_every_image_once_in_canonical_order():
+    found = data()
+    for split, part in (("test", found.source.test), ("train", found.source.train)):
+        images, labels = (torch.cat(p) for p in zip(*found.eval_batches(split), strict=True))
+        assert torch.equal(labels, part.labels)
+        x = part.images.permute(0, 3, 1, 2) / 255
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (found.mean, found.std))
+        assert torch.allclose(images, (x - mean) / std, atol=1e-5)
+
+
+def test_an_epoch_sees_every_image_once():
+    small = source()
+    for i, image in enumerate(small.train.images):
+        image[:] = i  # an image that says which one it is
+    found = data(small, augment=Augment())
+    scale = torch.tensor(found.std)[0] * 255
+    seen = torch.cat([x[:, 0, 0, 0] for x, _ in found.train_batches(3)])
+    which = (seen * scale + found.mean[0] * 255).round().long()
+    assert torch.equal(which.sort().values, torch.arange(50))
+    labels = torch.cat([labels for _, labels in found.train_batches(3)])
+    assert torch.equal(labels, which % 5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 7, 64])
+def test_the_batch_size_changes_no_image(batch_size):
+    wanted, labels = by_image(data(), 2)
+    found, others = by_image(data(batch_size=batch_size), 2)
+    assert torch.equal(found, wanted) and torch.equal(others, labels)
+
+
+@pytest.mark.parametrize("batch_size", [2, 10, 50])
+def test_the_batch_size_changes_no_mixture(batch_size):
+    mix = Augment(flip=True, mixup=0.3, cutmix=1.0)
+    wanted, labels = by_image(data(augment=mix), 1)
+    found, others = by_image(data(augment=mix, batch_size=batch_size), 1)
+    assert torch.equal(found, wanted) and torch.equal(others, labels)
+    assert labels.shape == (50, 5) and torch.allclose(labels.sum(1), torch.ones(50))
+    assert ((labels > 0).sum(1) == 2).any()
+
+
+def test_an_odd_batch_size_cannot_mix_pairs():
+    with pytest.raises(UsageError, match=r"batch_size=7: .* even"):
+        data(augment=Augment(mixup=0.2), batch_size=7)
+
+
+@pytest.mark.parametrize("start", [0, 1, 4, 6])
+def test_a_start_in_mid_epoch_gives_exactly_the_tail(start):
+    whole = list(data().train_batches(1))
+    tail = list(data().train_batches(1, start))
+    assert len(tail) == len(whole) - start
+    for (images, labels), (wanted, others) in zip(tail, whole[start:], strict=True):
+        assert torch.equal(images, wanted) and torch.equal(labels, others)
+
+
+def test_a_start_in_mid_epoch_reads_nothing_before_it(photos, monkeypatch):
+    found = data(photo_source(photos), image_size=24, batch_size=4)
+    read = []
+    decode = stream.decode
+    monkeypatch.setattr(stream, "decode", lambda path: read.append(path) or decode(path))
+    list(found.train_batches(0, found.steps_per_epoch - 1))
+    assert len(read) == 2  # 18 images in batches of 4
+
+
+def test_epochs_and_seeds_differ():
+    first = next(data().train_batches(0))[0]
+    assert not torch.equal(first, next(data().train_batches(1))[0])
+    assert not torch.equal(first, next(data(seed=1).train_batches(0))[0])
+    assert torch.equal(first, next(data().train_batches(0))[0])
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "sizes"),
+    [
+        (9, 8, [9]),
+        (17, 8, [8, 9]),
+        (18, 8, [8, 8, 2]),
+        (16, 8, [8, 8]),
+        (3, 8, [3]),
+        (3, 1, [1, 2]),
+    ],
+)
+def test_a_last_batch_of_one_joins_the_batch_before_it(count, batch_size, sizes):
+    found = data(source(train=count), batch_size=batch_size)
+    assert [len(images) for images, _ in found.train_batches(0)] == sizes
+    assert found.steps_per_epoch == len(sizes)
+
+
+def test_one_image_is_no_training_set():
+    with pytest.raises(UsageError, match="at least two images"):
+        data(source(train=1))
+
+
+@pytest.mark.parametrize("size", [8, 24])
+def test_images_are_resized_after_the_augmentation(size):
+    plain, resized = data(), data(image_size=size)
+    for (images, _), (found, _) in zip(
+        plain.train_batches(0), resized.train_batches(0), strict=True
+    ):
+        wanted = F.interpolate(
+            images, (size, size), mode="bilinear", align_corners=False, antialias=size < 16
+        )
+        assert torch.allclose(found, wanted, atol=1e-6)
+        assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_training_moves_the_window_and_evaluation_centres_it():
+    small = source(side=20, window=16)
+    found = data(small, augment=Augment())
+    images, _ = by_image(found, 0)
+    scale = torch.tensor(found.std).view(3, 1, 1) * 255
+    pixels = images * scale + torch.tensor(found.mean).view(3, 1, 1) * 255
+    draws = Augment().draw(50, stored=20, window=16, seed=0, epoch=0)
+    assert len(set(draws.top.tolist())) == 5
+    for i in range(50):
+        top, left = draws.top[i], draws.left[i]
+        wanted = small.train.images[i, top : top + 16, left : left + 16].permute(2, 0, 1)
+        assert torch.equal(pixels[i].round().to(torch.uint8), wanted)
+    centre = next(found.eval_batches("test"))[0][0] * scale
+    centre += torch.tensor(found.mean).view(3, 1, 1) * 255
+    wanted = small.test.images[0, 2:18, 2:18].permute(2, 0, 1)
+    assert torch.equal(centre.round().to(torch.uint8), wanted)
+
+
+def test_the_device_holds_the_set_once():
+    found = data()
+    pixels = (50 + 21) * 16 * 16 * 3
+    assert found.nbytes == pixels + (50 + 21) * 8
+
+
+def test_half_precision_is_given_where_asked_for():
+    found = data(dtype=torch.bfloat16, image_size=24)
+    images, _ = next(found.train_batches(0))
+    full, _ = next(data(image_size=24).train_batches(0))
+    assert images.dtype == torch.bfloat16
+    assert torch.allclose(images.float(), full, atol=0.05)
+
+
+# --- streaming
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_number_of_workers_changes_nothing(photos, workers):
+    of = photo_source(photos)
+    alone = list(data(of, image_size=24, batch_size=4).train_batches(1))
+    found = list(data(of, image_size=24, batch_size=4, workers=workers).train_batches(1))
+    for (images, labels), (wanted, others) in zip(found, alone, strict=True):
+        assert torch.equal(images, wanted) and torch.equal(labels, others)
+
+
+def test_a_packed_cache_gives_the_run_that_streaming_gives(photos, tmp_path):
+    streamed, packed = photo_source(photos), photo_source(photos, cache=str(tmp_path))
+    assert streamed.streaming and not packed.streaming
+    assert (streamed.digest, streamed.mean, streamed.std) == (
+        packed.digest,
+        packed.mean,
+        packed.std,
+    )
+    for split in ("train", "test"):
+        one, other = (list(data(s, image_size=24).eval_batches(split)) for s in (streamed, packed))
+        assert all(torch.equal(a, b) for (a, _), (b, _) in zip(one, other, strict=True))
+    one, other = (list(data(s, image_size=24).train_batches(0)) for s in (streamed, packed))
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(one, other, strict=True))
+
+
+def test_a_cache_is_decoded_once_and_made_anew_where_damaged(photos, tmp_path, monkeypatch, caplog):
+    photo_source(photos, cache=str(tmp_path))
+    written = []
+    write = packfile.write
+    monkeypatch.setattr(packfile, "write", lambda *a: written.append(a[0]) or write(*a))
+    photo_source(photos, cache=str(tmp_path))
+    assert written == []
+    path = next(tmp_path.glob("*-train-*.bin"))
+    content = bytearray(path.read_bytes())
+    content[1000] ^= 1
+    path.write_bytes(content)
+    photo_source(photos, cache=str(tmp_path))
+    assert written == [path] and caplog.text.count("damaged") == 1
+
+
+def test_an_interrupted_cache_leaves_nothing_that_looks_finished(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(packfile, "tag", lambda image: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        photo_source(photos, cache=str(tmp_path))
+    assert not [p for p in tmp_path.iterdir() if p.suffix != ".lock"]
+
+
+def test_a_cache_without_room_streams_instead(photos, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(packfile.shutil, "disk_usage", lambda p: type("U", (), {"free": 10})())
+    found = photo_source(photos, cache=str(tmp_path))
+    assert found.streaming and "images stream" in caplog.text
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_image_is_named_in_mid_epoch(photos, tmp_path, workers):
+    import shutil
+
+    tree = tmp_path / "tree"
+    shutil.copytree(photos, tree)
+    of = photo_source(tree)
+    bad = of.train.paths[7]
+    bad.write_bytes(bad.read_bytes()[:40])
+    with pytest.raises(UsageError, match=f"{bad.name}: not a readable image"):
+        list(data(of, image_size=24, batch_size=4, workers=workers).train_batches(0))
+
+
+def test_an_image_that_vanishes_is_named(photos, tmp_path):
+    import shutil
+
+    tree = tmp_path / "tree"
+    shutil.copytree(photos, tree)
+    of = photo_source(tree)
+    of.test.paths[0].unlink()
+    with pytest.raises(UsageError, match=of.test.paths[0].name):
+        list(data(of, image_size=24, workers=1).eval_batches("test"))
+
+
+def test_a_read_that_hangs_is_a_named_error(photos, monkeypatch):
+    release = threading.Event()
+    monkeypatch.setattr(stream, "decode", lambda path: release.wait(30))
+    paths = sorted(photos.glob("train/*/*"))[:3]
+    try:
+        with pytest.raises(LwbenchError, match=r"no image decoded for 0\.2 s: .*hangs"):
+            list(stream.decoded_batches([paths], 8, workers=1, patience_s=0.2))
+    finally:
+        release.set()
+
+
+def test_threads_end_when_an_epoch_is_left_early(photos):
+    before = threading.active_count()
+    batches = data(photo_source(photos), image_size=24, batch_size=2, workers=3).train_batches(0)
+    next(batches)
+    threads = [t for t in threading.enumerate() if t.daemon]
+    batches.close()
+    for thread in threads:
+        thread.join(5)
+    assert threading.active_count() <= before
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_batches_of_the_cpu():
+    mix = Augment(crop_padding=2, flip=True, rotation=20.0, erasing=0.5, mixup=0.2, cutmix=1.0)
+    here, there = (data(source(200), augment=mix, device=d) for d in ("cpu", "cuda"))
+    for (images, labels), (found, others) in zip(
+        here.train_batches(0), there.train_batches(0), strict=True
+    ):
+        # a turned pixel whose source lies between two may fall either way
+        same = torch.isclose(found.cpu(), images, atol=1e-5).all(1).float().mean()
+        assert same > 0.999
+        assert torch.allclose(others.cpu(), labels)
