@@ -1,6 +1,6 @@
 """Channel shuffle (Zhang et al., ShuffleNet, CVPR 2018): the wire between grouped convolutions."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:
@@ -12,17 +12,3 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
     """
     n, c, h, w = x.shape
     return x.view(n, groups, c // groups, h, w).transpose(1, 2).reshape(n, c, h, w)
-
-
-class ChannelShuffle(nn.Module):
-    """`channel_shuffle` as a layer."""
-
-    def __init__(self, groups: int) -> None:
-        super().__init__()
-        self.groups = groups
-
-    def forward(self, x: Tensor) -> Tensor:
-        return channel_shuffle(x, self.groups)
-
-    def extra_repr(self) -> str:
-        return f"groups={self.groups}"
