@@ -252,8 +252,7 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
-    "×": r"$\times$",
-    "±": r"$\pm$",
+    "\N{PLUS-MINUS SIGN}": r"$\pm$",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
 
