@@ -203,10 +203,11 @@ def test_the_device_holds_the_set_once():
     assert found.nbytes == pixels + (50 + 21) * 8
 
 
-def test_half_precision_is_given_where_asked_for():
-    found = data(dtype=torch.bfloat16, image_size=24)
+@pytest.mark.parametrize("size", [8, 16, 24])
+def test_half_precision_is_given_where_asked_for(size):
+    found = data(dtype=torch.bfloat16, image_size=size)
     images, _ = next(found.train_batches(0))
-    full, _ = next(data(image_size=24).train_batches(0))
+    full, _ = next(data(image_size=size).train_batches(0))
     assert images.dtype == torch.bfloat16
     assert torch.allclose(images.float(), full, atol=0.05)
 

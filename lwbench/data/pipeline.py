@@ -156,7 +156,9 @@ class Data:
         size = self.image_size
         if x.shape[-1] != size:
             smaller = size < x.shape[-1]
+            # PyTorch's antialias knows no half precision on CPUs
+            source = x.float() if smaller and x.device.type == "cpu" else x
             x = F.interpolate(
-                x, (size, size), mode="bilinear", align_corners=False, antialias=smaller
-            )
+                source, (size, size), mode="bilinear", align_corners=False, antialias=smaller
+            ).to(x.dtype)
         return x.contiguous(memory_format=torch.channels_last)

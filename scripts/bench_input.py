@@ -1,0 +1,190 @@
+"""How much faster images of 32 px become batches here than by torchvision's transforms.
+
+The peer is what CIFAR repositories do: a data set of Pillow images, torchvision's transforms
+(random crop with padding 4, flip, rotation by up to 15 degrees where said, ToTensor, Normalize) and
+a DataLoader of batches of 128, with the number of workers that is fastest on this machine; workers
+stay alive between epochs. Both read from memory, and start with an epoch that is not counted.
+Epochs of both are interleaved; the ratio is that of the medians, the spread the lowest and highest
+ratio of a pair. One JSON line a case on standard output, what is going on on standard error.
+
+    python scripts/bench_input.py [--data=<cifar folder>] [--tiny] [--runs N] [--images N]
+                                  [--threads N] [--compile]
+
+Without --data the images are noise; neither side's work depends on what they show.
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads collapse beside a neighbour
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from lwbench.data.augment import Augment
+from lwbench.data.pipeline import Data
+from lwbench.data.source import Source, Split, channel_statistics
+from lwbench.registry import DATASETS
+
+BATCH = 128
+SECONDS_A_CASE = 150  # stop adding runs then: the script ends within 8 minutes
+CASES = {"crop + flip": 0.0, "crop + flip + rotation": 15.0}
+
+Epoch = Callable[[], None]
+
+
+class Pictures(Dataset):
+    """A split as torchvision's data sets give it: a Pillow image, transformed, and its label."""
+
+    def __init__(self, split: Split, transform: Callable) -> None:
+        self.images, self.labels = split.images.numpy(), split.labels.tolist()
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int):
+        return self.transform(Image.fromarray(self.images[index])), self.labels[index]
+
+
+def processor() -> str:
+    """The CPU's name; "unknown" where the system does not tell."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"
+
+
+def source(folder: str | None, count: int) -> Source:
+    """CIFAR from a folder, or noise of its size; at most `count` training images of it."""
+    if folder is None:
+        rng = torch.Generator().manual_seed(0)
+        images = torch.randint(256, (count, 32, 32, 3), generator=rng, dtype=torch.uint8)
+        split = Split(torch.randint(10, (count,), generator=rng), images)
+        name, names = "noise", [str(n) for n in range(10)]
+    else:
+        name = "cifar100" if "cifar100" in folder else "cifar10"
+        whole = DATASETS.build({"builder": name, "root": folder}, 32)
+        some = torch.randperm(len(whole.train), generator=torch.Generator().manual_seed(0))[:count]
+        split = Split(whole.train.labels[some], whole.train.images[some])
+        names = whole.class_names
+    mean, std = channel_statistics(split.images)
+    return Source(name, names, split, split, 32, 32, mean, std, digest="")
+
+
+def ours(of: Source, rotation: float, compiled: bool) -> Epoch:
+    """An epoch of the resident pipeline, with its order and draws."""
+    augment = Augment(crop_padding=4, flip=True, rotation=rotation)
+    data = Data(of, image_size=32, batch_size=BATCH, seed=0, device="cpu", augment=augment)
+    if compiled:
+        data._augmented = torch.compile(data._augmented, dynamic=True)
+    epochs = iter(range(1 << 30))
+    return lambda: consume(data.train_batches(next(epochs)))
+
+
+def peer(of: Source, rotation: float, workers: int) -> Epoch:
+    """An epoch of transforms and DataLoader."""
+    steps = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
+    steps += [transforms.RandomRotation(rotation)] if rotation else []
+    steps += [transforms.ToTensor(), transforms.Normalize(of.mean, of.std)]
+    loader = DataLoader(
+        Pictures(of.train, transforms.Compose(steps)),
+        batch_size=BATCH,
+        shuffle=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
+    return lambda: consume(loader)
+
+
+def consume(batches) -> None:
+    for _images, _labels in batches:
+        pass
+
+
+def seconds(epoch: Epoch) -> float:
+    start = time.perf_counter()
+    epoch()
+    return time.perf_counter() - start
+
+
+def best_peer(of: Source, rotation: float) -> tuple[int, Epoch]:
+    """The fastest number of workers, none to twice the cores, and its epoch, warmed up."""
+    cores = os.cpu_count() or 1
+    candidates = {n: peer(of, rotation, n) for n in sorted({0, 1, cores, 2 * cores})}
+    times = {}
+    for workers, epoch in candidates.items():
+        epoch()
+        times[workers] = seconds(epoch)
+        rate = len(of.train) / times[workers]
+        print(f"  peer, {workers} workers: {rate:.0f} images/s", file=sys.stderr)
+    best = min(times, key=times.__getitem__)
+    return best, candidates[best]
+
+
+def measure(of: Source, case: str, rotation: float, runs: int, compiled: bool) -> dict:
+    """Interleaved epochs of both sides."""
+    begin = time.perf_counter()
+    workers, slow = best_peer(of, rotation)
+    fast = ours(of, rotation, compiled)
+    fast()
+    pairs = []
+    while len(pairs) < runs and (not pairs or time.perf_counter() - begin < SECONDS_A_CASE):
+        pairs.append((seconds(slow), seconds(fast)))
+    medians = [statistics.median(took) for took in zip(*pairs, strict=True)]
+    ratios = [a / b for a, b in pairs]
+    return {
+        "bench": "input",
+        "case": f"32 px, {case}" + (", compiled" if compiled else ""),
+        "peer": "torchvision transforms + DataLoader",
+        "peer_workers": workers,
+        "ratio": round(medians[0] / medians[1], 2),
+        "runs": len(pairs),
+        "spread": [round(min(ratios), 2), round(max(ratios), 2)],
+        "images_per_s": round(len(of.train) / medians[1]),
+        "peer_images_per_s": round(len(of.train) / medians[0]),
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--data", help="a folder of CIFAR-10 or CIFAR-100 images; else noise")
+    parser.add_argument("--tiny", action="store_true", help="seconds: proves that it works")
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--compile", action="store_true", help="compile our side")
+    # more workers than cores are a candidate here, not an accident
+    warnings.filterwarnings("ignore", "This DataLoader will create")
+    options = parser.parse_args(arguments)
+    if options.tiny:
+        options.runs, options.images = 2, 512
+    torch.set_num_threads(options.threads)
+    of = source(options.data, options.images)
+    where = {
+        "data": of.name,
+        "images": len(of.train),
+        "cpu": processor(),
+        "torch": torch.__version__,
+        "threads": options.threads,
+        "tiny": options.tiny,
+    }
+    for case, rotation in CASES.items():
+        print(f"{case} ...", file=sys.stderr)
+        print(json.dumps(measure(of, case, rotation, options.runs, options.compile) | where))
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
