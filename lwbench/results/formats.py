@@ -69,7 +69,7 @@ def render_summary(summaries: Sequence[Summary], format: str = "terminal", width
     """How the tables stand, a line each and one for all; formats as in `render`."""
     listing = summary_sheet(summaries)
     if format == "json":
-        return _json([dict(zip(listing.header, row, strict=True)) for row in listing.rows[:-1]])
+        return _json([_summary_json(one) for one in summaries])
     if format == "csv":
         return _csv([listing.header, *listing.rows[:-1]])
     if format == "terminal":
@@ -108,10 +108,13 @@ def sheet(filled: Filled) -> Sheet:
 
 def long_sheet(filled: Filled) -> Sheet:
     """The same, a line a cell: for narrow screens."""
-    rows = []
-    for cell in filled.cells:
+    rows: list[list[str]] = []
+    for start, cell in enumerate(filled.cells):
+        first = start % len(filled.table.columns) == 0  # a label is said once
         unit = f" ({UNITS[cell.kind]})" if cell.kind in UNITS else ""
-        rows.append([cell.row, f"{cell.column}{unit}", published(cell), measured(cell)])
+        rows.append(
+            [cell.row if first else "", f"{cell.column}{unit}", published(cell), measured(cell)]
+        )
     whole = sheet(filled)
     return Sheet(whole.title, whole.remarks, ["row", "column", "published", "measured"], rows)
 
@@ -124,6 +127,10 @@ def summary_sheet(summaries: Sequence[Summary]) -> Sheet:
     total = [str(sum(int(row[i]) for row in rows)) for i in range(1, len(SUMMARY) + 2)]
     legend = [f"{word}: {VERDICTS[word]}" for word in SUMMARY if word != "measured"]
     return Sheet("published tables", legend, ["table", "cells", *SUMMARY], [*rows, ["all", *total]])
+
+
+def _summary_json(one: Summary) -> dict[str, object]:
+    return {"table": one.table, "source": one.source, "cells": one.cells, **one.verdicts}
 
 
 def published(cell: Cell) -> str:
@@ -152,7 +159,8 @@ def measured(cell: Cell) -> str:
 def remarks(filled: Filled) -> list[str]:
     """The caption's sentences: how it was counted, what the words mean, notes, cells' notes."""
     table, cells = filled
-    lines = [_counting(table)] if any(cell.kind in COMPLEXITY for cell in cells) else []
+    lines = ["Beside each published number stands what was measured here."]
+    lines += [_counting(table)] if any(cell.kind in COMPLEXITY for cell in cells) else []
     words = {cell.verdict for cell in cells}
     legend = [f"{word}: {VERDICTS[word]}" for word in VERDICTS if word in words]
     lines.append("; ".join(legend) + ".")
@@ -199,18 +207,17 @@ def _fitting(filled: Filled, width: int) -> Sheet:
 
 
 def _terminal(sheet: Sheet, width: int) -> str:
-    grid = Grid(
-        title=Text(sheet.title), box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0)
-    )
+    grid = Grid(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, name in enumerate(sheet.header):
         grid.add_column(Text(name), overflow="fold", justify="left" if index == 0 else "right")
     for row in sheet.rows:
         grid.add_row(*map(Text, row))
     stream = io.StringIO()
     screen = Console(file=stream, width=width, color_system=None, legacy_windows=False)
+    screen.print(Text(sheet.title))
     screen.print(grid)
     for remark in sheet.remarks:
-        screen.print(Text(remark), soft_wrap=False)
+        screen.print(Text(remark))
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 

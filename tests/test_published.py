@@ -1,0 +1,202 @@
+"""Published tables are read as printed, and what is wrong in one is named with its file and row."""
+
+import csv
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lwbench.errors import UsageError
+from lwbench.results import published
+
+CELLS = Path(__file__).parents[2] / "shared" / "papers" / "cells.csv"
+
+MINE = """
+source: mine
+count: {rule: plain, num_classes: 10, image_size: 32}
+columns:
+  params: {kind: params}
+  macs: {kind: macs}
+  digits_top1: {kind: top1, data: digits}
+rows:
+  - label: conv
+    run: "model=mb0"
+    macs: "1.50e6"
+  - label: low-cost
+    run: "model=mb0 model.stem=ldc"
+    digits_top1: "90.00"
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    def write(text, name="mine.yaml"):
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return published.load("all")
+
+
+def test_the_tables_are_those_of_the_five_documents():
+    assert published.names() == [
+        *(f"dcnn/5-{number}" for number in (2, 3, 10, 11, 12, 13)),
+        *(f"hsnet/{number}" for number in (1, 2, 3, 4, 5)),
+        "ldc/4",
+        "mbv1/resolution",
+        "mbv1/width",
+        *(f"resmb/{number}" for number in (2, 3, 4)),
+    ]
+
+
+def test_every_published_cell_is_there_as_printed(tables):
+    if not CELLS.is_file():
+        pytest.skip(f"needs the digest of the documents, {CELLS}")
+    with CELLS.open(encoding="utf-8", newline="") as file:
+        printed = {
+            (f"{line['document']}/{line['table']}", line["row"], line["column"]): line["published"]
+            for line in csv.DictReader(file)
+        }
+    ours = {(t.name, f.row, f.column): f.value for t in tables for f in t.figures}
+    assert len(printed) == 232
+    assert ours == printed
+
+
+def test_a_published_cell_has_a_number_and_a_column_named_after_its_kind(tables):
+    figures = [figure for table in tables for figure in table.figures]
+    assert len(figures) == 232
+    for figure in figures:
+        assert figure.value is not None
+        if figure.kind in published.COMPLEXITY:
+            assert figure.kind in figure.column
+        else:
+            assert not re.search("params|macs", figure.column)
+
+
+def test_only_detection_has_no_run(tables):
+    without = {table.name for table in tables for figure in table.figures if figure.run is None}
+    assert without == {"dcnn/5-13"}
+
+
+def test_an_accuracy_is_trained_on_its_columns_data_by_its_documents_recipe(tables):
+    runs = {(t.name, f.row, f.column): f.train for t in tables for f in t.figures}
+    assert runs["ldc/4", "LDC3", "cifar100_top1"] == (
+        "model=ldc3",
+        "data=cifar100",
+        "experiment=ldc",
+    )
+    assert runs["hsnet/2", "HSNet without ECA", "cifar10_top1"] == (
+        "model=hsnet",
+        "model.eca_stages=[]",
+        "data=cifar10",
+        "experiment=hsnet",
+    )
+
+
+def test_counts_take_the_image_size_of_the_run_unless_the_row_says_another(tables):
+    sizes = {(t.name, f.row, f.kind): f.image_size for t in tables for f in t.figures}
+    assert sizes["mbv1/resolution", "1.0 MobileNet-160", "macs"] == 160
+    assert sizes["hsnet/4", "ResNet50", "macs"] == 224  # trained at 32
+    assert sizes["hsnet/4", "VGG16", "params"] == 32  # the cell's own
+
+
+def test_every_name_of_a_rule_is_a_rule_of_the_counter():
+    from lwbench.measure.rules import RULES
+
+    assert set(published.RULES) <= set(RULES)
+
+
+def test_every_recipe_composes_with_every_row_that_names_it(tables):
+    hydra = pytest.importorskip("hydra")
+    runs = {figure.train for table in tables for figure in table.figures if figure.train}
+    recipes = {run[-1]: run for run in sorted(runs)}
+    assert set(recipes) == {
+        f"experiment={name}" for name in ("ldc", "dcnn", "hsnet", "mbv1", "resmb")
+    }
+    folder = str(published.conf_folder())
+    with hydra.initialize_config_dir(folder, version_base="1.3"):
+        for run in recipes.values():
+            config = hydra.compose("train", list(run))
+            data = next(part for part in run if part.startswith("data="))
+            assert f"data={config.data.builder}" == data
+
+
+def test_loading_imports_neither_torch_nor_hydra():
+    code = (
+        "import sys; from lwbench.results import published, tables, formats; published.load('all');"
+        "assert not {'torch', 'hydra', 'omegaconf'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_users_own_table_needs_no_published_values(mine):
+    (table,) = published.load(mine(MINE))
+    assert (table.name, table.rows, table.baseline) == ("mine", ("conv", "low-cost"), "conv")
+    values = [figure.value for figure in table.figures]
+    assert values == [None, "1.50e6", None, None, None, "90.00"]
+    assert table.figures[3].model == ("model=mb0", "model.stem=ldc")
+    assert table.figures[2].train == ("model=mb0", "data=digits")
+
+
+def test_a_folder_of_tables_is_all_of_them(mine, tmp_path):
+    mine(MINE, "a.yaml")
+    mine(MINE, "b.yaml")
+    assert [table.name for table in published.load(str(tmp_path))] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("rule: plain", "rule: plane", "no rule 'plane'; nearest: plain"),
+        ("{kind: macs}", "{kind: mac}", "no kind 'mac'; nearest: macs"),
+        ("data: digits", "data: digit", "data set 'digit'; nearest: digits"),
+        ("label: conv", "label: low-cost", "row 'low-cost': a second row of this label"),
+        ("    macs: ", "    mac: ", "row 'conv': unknown key or column 'mac'"),
+        ('"model=mb0"', '"model=mb00"', "row 'conv': run: no model 'mb00'; nearest: mb0"),
+        ('"model=mb0"', '"model"', "row 'conv': run: 'model' is no key=value"),
+        ('"model=mb0"', "'model=\"mb0'", "row 'conv': run: No closing quotation"),
+        ('"model=mb0"', '"model=mb0 image_size=x"', "row 'conv', params: image_size=x"),
+        ('"model=mb0"', '"model=mb0 data=cifar10"', "row 'conv', digits_top1: the column says"),
+        ('    run: "model=mb0"\n', "", "row 'conv', params: the row has no run"),
+        ('"90.00"', "90.00", "row 'low-cost', digits_top1: quote the number as printed"),
+        ('"90.00"', '"90,00"', "row 'low-cost', digits_top1: value: '90,00' is no number"),
+        ('"90.00"', "[90]", "row 'low-cost', digits_top1: "),
+        ('"1.50e6"', '{value: "1.50e6", digits: 1}', "1.50e6 has no 1 digits and zeros after"),
+        ('"1.50e6"', '{value: "1.50e6", digits: 4}', "1.50e6 has no 4 digits and zeros after"),
+        ('"1.50e6"', '{value: "1.50e6", ratio: 2}', "unknown key or column 'ratio'"),
+        ("source: mine", "baseline: none", "no row 'none' (baseline)"),
+        ("source: mine", "experiment: lcd", "no experiment 'lcd'; nearest: ldc"),
+        ("source: mine", "sauce: mine", "unknown key or column 'sauce'; nearest: source"),
+        ("  macs: {", "  label: {", "column 'label': a row's own key"),
+        ("rows:", "rows: {", "not YAML"),
+    ],
+)
+def test_a_slip_in_a_table_is_named_with_its_file(mine, old, new, message):
+    assert old in MINE
+    path = mine(MINE.replace(old, new, 1))
+    with pytest.raises(UsageError) as error:
+        published.load(path)
+    assert str(error.value).startswith(path)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "3", "- a", "rows: []", "rows: [3]", "columns: {a: b}"])
+def test_a_file_that_is_no_table_is_an_error_not_a_traceback(mine, text):
+    with pytest.raises(UsageError, match=r"mine\.yaml"):
+        published.load(mine(text))
+
+
+def test_an_unknown_table_is_answered_with_the_nearest(tmp_path):
+    with pytest.raises(UsageError, match="no table 'ldc/5'; nearest: ldc/4"):
+        published.load("ldc/5")
+    with pytest.raises(UsageError, match="no file"):
+        published.load(str(tmp_path / "none.yaml"))
+    with pytest.raises(UsageError, match=r"no \.yaml file"):
+        published.load(str(tmp_path))
