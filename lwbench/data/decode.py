@@ -24,10 +24,10 @@ SUFFIXES = frozenset(
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 
 
-def decode(path: Path) -> Tensor:
+def decode(path: Path | str) -> Tensor:
     """The image of a file, (3, H, W) uint8. Raises UsageError naming a file that is no image."""
     try:
-        return decode_bytes(path.read_bytes())
+        return decode_bytes(Path(path).read_bytes())
     except Exception as error:  # decoders raise nearly anything on damaged input
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UsageError(

@@ -52,7 +52,7 @@ def packed_images(name: str, listing: Listing, side: int, cache: str) -> Tensor 
         return None
 
 
-def write(path: Path, paths: list[Path], side: int) -> None:
+def write(path: Path, paths: list[str], side: int) -> None:
     """Decode all files into a new cache. Raises OSError, before any work where space lacks."""
     need = len(paths) * (side * side * 3 + TAG)
     free = shutil.disk_usage(path.parent).free

@@ -66,17 +66,19 @@ class Source:
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of (N, H, W, 3) uint8 images, in units of [0, 1].
 
-    Sums of integers below 2**53 are exact in float64, so neither order nor chunks change a digit. A
-    constant channel has the deviation 1, so that dividing by it is harmless.
+    The sums are of integers, so neither order nor threads change a digit. A constant channel has
+    the deviation 1, so that dividing by it is harmless.
     """
-    total, squares, count = torch.zeros(3, dtype=torch.float64), torch.zeros(3).double(), 0
-    for chunk in images.split(512):
-        pixels = chunk.reshape(-1, 3).double()
-        total += pixels.sum(0)
-        squares += pixels.square_().sum(0)
-        count += len(pixels)
-    mean = total / count
-    std = (squares / count - mean.square()).clamp_min(0).sqrt()
+    total, squares = np.zeros(3, dtype=np.int64), np.zeros(3, dtype=np.int64)
+    square = np.arange(256, dtype=np.uint16) ** 2
+    # chunks small enough for the processor's cache, and for sums of squares below 2**32
+    for chunk in images.split(max(1, 2**20 // images[0].numel())):
+        values = chunk.numpy().reshape(len(chunk), -1)
+        for sums, part in ((total, values), (squares, square[values])):
+            sums += part.sum(0, dtype=np.uint32).reshape(-1, 3).sum(0, dtype=np.int64)
+    count = images.numel() / 3
+    mean = torch.from_numpy(total / count)
+    std = (torch.from_numpy(squares / count) - mean.square()).clamp_min(0).sqrt()
     std[std < 1e-6 * 255] = 255
     return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
 

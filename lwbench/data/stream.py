@@ -23,7 +23,7 @@ PATIENCE_S = 120.0  # without a single image done: a dead disk or network share,
 class _Batch:
     """A batch being filled: `images` (B, S, S, 3) uint8, and who fails, fails for all."""
 
-    def __init__(self, paths: Sequence[Path], side: int, pinned: bool) -> None:
+    def __init__(self, paths: Sequence[Path | str], side: int, pinned: bool) -> None:
         self.paths = paths
         self.images = torch.empty(len(paths), side, side, 3, dtype=torch.uint8, pin_memory=pinned)
         self.error: BaseException | None = None
@@ -55,7 +55,7 @@ class _Batch:
 
 
 def decoded_batches(
-    batches: Sequence[Sequence[Path]],
+    batches: Sequence[Sequence[Path | str]],
     side: int,
     *,
     workers: int,
@@ -87,7 +87,7 @@ def decoded_batches(
 
 
 def _in_order(
-    batches: Sequence[Sequence[Path]],
+    batches: Sequence[Sequence[Path | str]],
     side: int,
     pinned: bool,
     patience_s: float,

@@ -44,7 +44,7 @@ def streamed_source(
         Split(
             labels=torch.tensor(listing.labels, dtype=torch.int64),
             images=packed_images(f"{name}-{part}", listing, side, cache) if cache else None,
-            paths=listing.paths,
+            paths=[Path(path) for path in listing.paths],
         )
         for part, listing in zip(("train", "test"), splits, strict=True)
     )
@@ -62,7 +62,7 @@ def streamed_source(
     )
 
 
-def decode_files(paths: list[Path], side: int) -> Tensor:
+def decode_files(paths: list[str], side: int) -> Tensor:
     """All files as squares, (N, side, side, 3) uint8. Raises UsageError naming a bad one."""
     batches = [paths[first : first + 64] for first in range(0, len(paths), 64)]
     return torch.cat(list(decoded_batches(batches, side, workers=min(8, os.cpu_count() or 1))))
@@ -73,5 +73,6 @@ def listing_digest(splits: tuple[Listing, Listing]) -> str:
     digest = hashlib.sha256()
     for part, listing in zip(("train", "test"), splits, strict=True):
         for path, size in zip(listing.paths, listing.sizes, strict=True):
-            digest.update(f"{part}/{path.parent.name}/{path.name}\0{size}\n".encode())
+            relative = "/".join(Path(path).parts[-2:])
+            digest.update(f"{part}/{relative}\0{size}\n".encode())
     return digest.hexdigest()

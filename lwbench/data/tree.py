@@ -11,16 +11,19 @@ from ..errors import UsageError
 from .decode import SUFFIXES
 from .draws import held_out
 
+ENDINGS = tuple(sorted(SUFFIXES))
+
 
 @dataclass(frozen=True)
 class Listing:
     """Files of one split in canonical order (class, then path), and their labels.
 
-    `stamp`: sha256, as hex, of relative paths, sizes and times of change.
+    `paths` are strings: path objects are what a scan of many files would spend most on. `stamp`:
+    sha256, as hex, of relative paths, sizes and times of change.
     """
 
     class_names: list[str]
-    paths: list[Path]
+    paths: list[str]
     labels: list[int]
     sizes: list[int]
     stamp: str
@@ -50,16 +53,16 @@ def scan(folder: Path, skip: frozenset[str] = frozenset()) -> Listing:
     listing = Listing(classes, [], [], [], "")
     stamp = hashlib.sha256()
     for label, name in enumerate(classes):
-        files = [e for e in _entries(folder / name) if Path(e.name).suffix.lower() in SUFFIXES]
+        files = [e for e in _entries(folder / name) if e.name.lower().endswith(ENDINGS)]
         if not files:
             raise UsageError(
                 f"{folder / name}: no images in this class folder\n"
-                f"remove the folder, or fill it (known: {' '.join(sorted(SUFFIXES))})"
+                f"remove the folder, or fill it (known: {' '.join(ENDINGS)})"
             )
         for entry in sorted(files, key=lambda e: e.name):
             status = _stat(entry)
             stamp.update(f"{name}/{entry.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-            listing.paths.append(Path(entry.path))
+            listing.paths.append(entry.path)
             listing.labels.append(label)
             listing.sizes.append(status.st_size)
     return Listing(classes, listing.paths, listing.labels, listing.sizes, stamp.hexdigest())
@@ -94,9 +97,9 @@ def split_listing(listing: Listing, one_in: int, split_seed: int) -> tuple[Listi
     for label, name in enumerate(listing.class_names):
         members = (labels == label).nonzero()[:, 0]
         if len(members) < 2:
+            folder = os.path.dirname(listing.paths[members[0]])
             raise UsageError(
-                f"{listing.paths[members[0]].parent}: one image cannot be split into training "
-                "and validation; a class needs two"
+                f"{folder}: one image cannot be split into training and validation; it takes two"
             )
         out[members] = held_out(len(members), one_in, split_seed, name)
     return listing.part(~out), listing.part(out)
