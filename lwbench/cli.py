@@ -6,6 +6,7 @@ The only file that imports hydra or omegaconf, and none of it, nor torch, before
 import itertools
 import os
 import re
+import shutil
 import sys
 import tempfile
 import traceback
@@ -19,6 +20,8 @@ from .errors import LwbenchError, UsageError, nearest
 VERBS = {
     "train": "train a network on a data set; -m sweeps",
     "eval": "evaluate a run, or a checkpoint, again",
+    "profile": "what a network costs: parameters, MACs under each rule; -m for several",
+    "table": "published tables, with what was counted and measured beside them",
     "list": "models, data sets, optimizers, schedulers, experiments",
 }
 GROUPS = ("model", "data", "optimizer", "scheduler", "experiment")
@@ -82,7 +85,14 @@ def _dispatch(arguments: list[str]) -> int:
     overrides = [a for a in rest if not a.startswith("-")]
     if unknown := set(flags) - {"-m", "--multirun", "--cfg"}:
         raise UsageError(f"no option {unknown.pop()!r}; there is: -m, --cfg, --help")
-    return {"train": _train, "eval": _eval, "list": _list}[verb](overrides, set(flags))
+    commands = {
+        "train": _train,
+        "eval": _eval,
+        "profile": _profile,
+        "table": _table,
+        "list": _list,
+    }
+    return commands[verb](overrides, set(flags))
 
 
 # verbs
@@ -117,6 +127,55 @@ def _eval(overrides: list[str], flags: set[str]) -> int:
     return evaluate_checkpoint(config)
 
 
+def _profile(overrides: list[str], flags: set[str]) -> int:
+    with _hydra():
+        is_sweep = bool(flags & {"-m", "--multirun"})
+        jobs = _expanded(overrides, "profile") if is_sweep else [overrides]
+        found = [_composed("profile", job) for job in jobs]
+    from .profile import profile, show
+
+    show([profile(config, choices["model"]) for config, choices in found], found[0][0]["format"])
+    return 0
+
+
+def _table(arguments: list[str], flags: set[str]) -> int:
+    from .counts import cached_counts
+    from .results import formats, published, tables
+
+    keys = _plain_values(arguments, ("table", "format"))
+    name, format = keys.get("table"), keys.get("format", "terminal")
+    loaded = published.load(name or "all")
+    wanted = [request for table in loaded for request in tables.requirements(table)]
+    counts = cached_counts(wanted, conf_folder(), _counted)
+    filled = [formats.Filled(table, tables.cells(table, counts)) for table in loaded]
+    width = shutil.get_terminal_size((160, 24)).columns
+    if name is None:
+        summaries = [tables.summary(*one) for one in filled]
+        print(formats.render_summary(summaries, format, width))
+    else:
+        print(formats.render(filled, format, width))
+    return 0
+
+
+def _counted(requests: list[Any]) -> dict[Any, Any]:
+    """Counts of `results.tables.CountRequest`s that are in no cache; loads torch."""
+    with _hydra():
+        configs = {
+            request: _composed(
+                "profile",
+                [
+                    *request.model,
+                    f"num_classes={request.num_classes}",
+                    f"image_size={request.image_size}",
+                ],
+            )[0]
+            for request in requests
+        }
+    from .commands import counts
+
+    return {request: counts(config) for request, config in configs.items()}
+
+
 def _list(kinds: list[str], flags: set[str]) -> int:
     kinds = [kind.removesuffix("s") for kind in kinds]
     if unknown := set(kinds) - set(GROUPS):
@@ -125,10 +184,26 @@ def _list(kinds: list[str], flags: set[str]) -> int:
     for kind in kinds or GROUPS:
         options = sorted((conf_folder() / kind).glob("*.yaml"))
         width = max((len(path.stem) for path in options), default=0)
+        figures = _figures([path.stem for path in options]) if kinds == ["model"] else {}
         print(f"{kind}:" if options else f"{kind}: none")
         for path in options:
-            print(f"  {path.stem:<{width}}  {_first_comment(path)}")
+            print(f"  {path.stem:<{width}}  {figures.get(path.stem, '')}{_first_comment(path)}")
     return 0
+
+
+def _figures(models: list[str]) -> dict[str, str]:
+    """Parameters and plain MACs of each model at 224 px with 1000 classes, as text."""
+    from .console import metric
+    from .counts import cached_counts
+    from .results.tables import CountRequest
+
+    requests = {name: CountRequest((f"model={name}",), 1000, 224) for name in models}
+    counts = cached_counts(requests.values(), conf_folder(), _counted)
+    return {
+        name: f"{metric(c['params']):>9} params  {metric(c['macs']['plain']):>9} MACs  "
+        for name, request in requests.items()
+        if (c := counts.get(request))
+    }
 
 
 def _first_comment(path: Path) -> str:
@@ -227,7 +302,7 @@ def _dotted(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _dotted(value, f"{prefix}{key}.")
 
 
-def _parsed(overrides: list[str]) -> list[Any]:
+def _parsed(overrides: list[str], verb: str) -> list[Any]:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -236,13 +311,13 @@ def _parsed(overrides: list[str]) -> list[Any]:
     try:
         return OverridesParser.create(config_loader=loader).parse_overrides(overrides)
     except HydraException as error:
-        raise _explained("train", overrides, error) from None
+        raise _explained(verb, overrides, error) from None
 
 
-def _expanded(overrides: list[str]) -> list[list[str]]:
+def _expanded(overrides: list[str], verb: str = "train") -> list[list[str]]:
     """Every combination of the swept values, as Hydra's basic sweeper orders them."""
     axes = []
-    for override in _parsed(overrides):
+    for override in _parsed(overrides, verb):
         if override.is_sweep_override():
             key = override.get_key_element()
             axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
@@ -252,7 +327,20 @@ def _expanded(overrides: list[str]) -> list[list[str]]:
 
 
 def _values(overrides: list[str]) -> dict[str, Any]:
-    return {o.get_key_element(): o.value() for o in _parsed(overrides)}
+    return {o.get_key_element(): o.value() for o in _parsed(overrides, "eval")}
+
+
+def _plain_values(arguments: list[str], allowed: tuple[str, ...]) -> dict[str, str]:
+    """`key=value` as it stands, for verbs that need no Hydra. Raises UsageError."""
+    values = {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals:
+            raise UsageError(f"cannot read {argument!r}; overrides are written key=value")
+        if key not in allowed:
+            raise UsageError(f"unknown key {key!r}{nearest(key, allowed)}")
+        values[key] = value
+    return values
 
 
 def _as_yaml(config: dict[str, Any]) -> str:
@@ -276,8 +364,8 @@ def _complete(arguments: list[str]) -> int:
             print(" ".join(VERBS))
             return 0
         verb = words[position] if words[position] in VERBS else "train"
-        if verb == "list":
-            print(" ".join(GROUPS))
+        if verb in ("list", "table"):
+            print(" ".join(GROUPS if verb == "list" else ["table=", "format="]))
             return 0
         # Hydra takes the first word behind the program for an override
         line = " ".join([words[0], *words[position + 1 :]]) + (" " if is_new_word else "")
@@ -306,6 +394,8 @@ usage: lwbench <command> [key=value ...]
   lwbench train model=ldc3 data=cifar100          a paper's network with its recipe
   lwbench train -m model=mb0,ldc3 seed=0,1,2      a sweep, each run in a process of its own
   lwbench eval run=outputs/digits/ldc3/...        the same figures again
+  lwbench profile model=ldc0                      its cost
+  lwbench table table=ldc/4                       a published table, checked
   lwbench <command> --help                        its keys and groups
 
 completion: eval "$(lwbench -sc install=bash)\""""
@@ -313,8 +403,17 @@ completion: eval "$(lwbench -sc install=bash)\""""
 
 def _help_of(verb: str) -> str:
     if verb == "list":
-        return f"usage: lwbench list [{' | '.join(GROUPS)}]"
-    flags = "[-m] [--cfg] " if verb == "train" else ""
+        return f"usage: lwbench list [{' | '.join(GROUPS)}]\n\nlist model adds each one's cost"
+    if verb == "table":
+        from .results import published
+
+        names = " ".join(["all", *published.names()])
+        return (
+            "usage: lwbench table [table=<name>] [format=<format>]\n\nwithout a name: all tables, "
+            f"a line each\n\ntable: {names} or the path of a YAML file\n"
+            "format: terminal markdown latex html csv json"
+        )
+    flags = {"train": "[-m] [--cfg] ", "profile": "[-m] "}.get(verb, "")
     keys = (conf_folder() / f"{verb}.yaml").read_text(encoding="utf-8")
     lines = [f"usage: lwbench {verb} {flags}[key=value ...]", "", keys]
     for group in GROUPS:

@@ -168,6 +168,18 @@ def _evaluated(config, options: Options, precision, path: Path) -> dict[str, flo
     return {"loss": found.loss, "top1": found.top1, "top5": found.top5}
 
 
+def counts(config: dict[str, Any]) -> dict[str, Any]:
+    """Parameters and MACs under each rule of the network of a `profile` configuration."""
+    import torch
+
+    from .measure.complexity import count
+
+    with torch.device("meta"):  # a count needs no weights
+        model = _model(config, config["num_classes"])
+    cost = count(model, image_size=config["image_size"])
+    return {"params": cost.params, "macs": cost.macs}
+
+
 # building
 
 
