@@ -113,19 +113,64 @@ def test_every_name_of_a_rule_is_a_rule_of_the_counter():
     assert set(published.RULES) <= set(RULES)
 
 
-def test_every_recipe_composes_with_every_row_that_names_it(tables):
+def _composed(*overrides):
     hydra = pytest.importorskip("hydra")
-    runs = {figure.train for table in tables for figure in table.figures if figure.train}
-    recipes = {run[-1]: run for run in sorted(runs)}
-    assert set(recipes) == {
-        f"experiment={name}" for name in ("ldc", "dcnn", "hsnet", "mbv1", "resmb")
-    }
-    folder = str(published.conf_folder())
-    with hydra.initialize_config_dir(folder, version_base="1.3"):
-        for run in recipes.values():
-            config = hydra.compose("train", list(run))
-            data = next(part for part in run if part.startswith("data="))
-            assert f"data={config.data.builder}" == data
+    from omegaconf import OmegaConf
+
+    with hydra.initialize_config_dir(str(published.conf_folder()), version_base="1.3"):
+        return OmegaConf.to_container(hydra.compose("train", list(overrides)), resolve=True)
+
+
+def test_every_recipe_holds_only_keys_that_are_known_and_leaves_the_columns_data_alone(tables):
+    from lwbench.registry import OPTIMIZERS, SCHEDULERS
+
+    runs = {figure.train[1:] for table in tables for figure in table.figures if figure.train}
+    recipes = {run[-2:] for run in runs}
+    documents = ("ldc", "dcnn", "hsnet", "mbv1", "resmb")
+    assert {recipe for _, recipe in recipes} == {f"experiment={name}" for name in documents}
+    plain = _composed()
+    for data, recipe in recipes:
+        config = _composed(data, recipe)
+        assert f"data={config['data']['builder']}" == data
+        assert set(config) == set(plain)
+        assert set(config["data"]) == set(_composed(data)["data"])
+        OPTIMIZERS.check(config["optimizer"])
+        SCHEDULERS.check(config["scheduler"])
+
+
+@pytest.mark.parametrize("data", ["cifar10", "cifar100", "caltech256"])
+def test_the_ldc_recipe_is_what_its_data_sets_have_without_it(data):
+    run = ("model=ldc3", f"data={data}")
+    assert _composed(*run, "experiment=ldc") == _composed(*run)
+
+
+def test_mbv1_decays_no_depthwise_kernel_and_crops_nothing_at_random():
+    config = _composed("model=mobilenetv1", "data=imagenet", "experiment=mbv1")
+    assert config["optimizer"]["builder"] == "rmsprop"
+    assert config["optimizer"]["decay_depthwise"] is False
+    assert (config["data"]["crop"], config["data"]["augment"]["crop_padding"]) == (1.0, 0)
+
+
+def test_resmb_takes_sgd_batches_of_64_and_100_epochs():
+    config = _composed("data=imagenet", "experiment=resmb")
+    assert config["optimizer"]["builder"] == "sgd"
+    assert (config["batch_size"], config["epochs"], config["image_size"]) == (64, 100, 224)
+
+
+def test_a_row_sets_its_own_image_size_over_the_recipe():
+    config = _composed("model=mobilenetv1", "image_size=160", "data=imagenet", "experiment=mbv1")
+    assert config["image_size"] == 160
+
+
+@pytest.mark.parametrize("name", ["ldc", "dcnn", "hsnet", "mbv1", "resmb"])
+def test_every_value_of_a_recipe_says_whether_it_is_ours(name):
+    path = published.conf_folder() / "experiment" / f"{name}.yaml"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "# @package _global_"
+    assert lines[1].startswith(f"# {name}: ")
+    values = [line for line in lines if re.match(r" *\w+: *[^ #]", line)]
+    assert values
+    assert [line for line in values if not re.search("# (ours|paper|the tables' size)", line)] == []
 
 
 def test_loading_imports_neither_torch_nor_hydra():
