@@ -146,7 +146,7 @@ def _table(arguments: list[str], flags: set[str]) -> int:
     name, format = keys.get("table"), keys.get("format", "terminal")
     loaded = published.load(name or "all")
     wanted = [request for table in loaded for request in tables.requirements(table)]
-    counts = cached_counts(wanted, conf_folder(), _counted)
+    counts = cached_counts(wanted, conf_folder(), counted)
     filled = [formats.Filled(table, tables.cells(table, counts)) for table in loaded]
     width = shutil.get_terminal_size((160, 24)).columns
     if name is None:
@@ -157,7 +157,7 @@ def _table(arguments: list[str], flags: set[str]) -> int:
     return 0
 
 
-def _counted(requests: list[Any]) -> dict[Any, Any]:
+def counted(requests: list[Any]) -> dict[Any, Any]:
     """Counts of `results.tables.CountRequest`s that are in no cache; loads torch."""
     with _hydra():
         configs = {
@@ -187,7 +187,7 @@ def _list(kinds: list[str], flags: set[str]) -> int:
         figures = _figures([path.stem for path in options]) if kinds == ["model"] else {}
         print(f"{kind}:" if options else f"{kind}: none")
         for path in options:
-            print(f"  {path.stem:<{width}}  {figures.get(path.stem, '')}{_first_comment(path)}")
+            print(f"  {path.stem:<{width}}  {figures.get(path.stem, '')}{first_comment(path)}")
     return 0
 
 
@@ -198,7 +198,7 @@ def _figures(models: list[str]) -> dict[str, str]:
     from .results.tables import CountRequest
 
     requests = {name: CountRequest((f"model={name}",), 1000, 224) for name in models}
-    counts = cached_counts(requests.values(), conf_folder(), _counted)
+    counts = cached_counts(requests.values(), conf_folder(), counted)
     return {
         name: f"{metric(c['params']):>9} params  {metric(c['macs']['plain']):>9} MACs  "
         for name, request in requests.items()
@@ -206,7 +206,8 @@ def _figures(models: list[str]) -> dict[str, str]:
     }
 
 
-def _first_comment(path: Path) -> str:
+def first_comment(path: Path) -> str:
+    """What a configuration file says of itself in its first line."""
     with open(path, encoding="utf-8") as file:
         for line in file:
             if line.startswith("# ") and "@package" not in line:
@@ -384,7 +385,7 @@ def _complete(arguments: list[str]) -> int:
 
 def _help() -> str:
     verbs = "\n".join(f"  {verb:<10} {text}" for verb, text in VERBS.items())
-    return f"""lwbench: what a lightweight image classifier costs, how well it does, and whether it is real
+    return f"""lwbench: what a small network costs, how well it does, and whether it is real
 
 usage: lwbench <command> [key=value ...]
 

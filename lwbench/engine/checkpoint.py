@@ -64,8 +64,8 @@ def load_weights(model: nn.Module, state: dict[str, Any], where: Path) -> None:
             continue
         if theirs and ours[1:] == theirs[1:]:
             raise UsageError(
-                f"{where} is of a network with {theirs[0]} classes or channels at {key!r}, this one "
-                f"has {ours[0]}; choose the model and data it was trained with"
+                f"{where} is of a network with {theirs[0]} classes or channels at {key!r}, "
+                f"this one has {ours[0]}; choose the model and data it was trained with"
             )
         raise UsageError(f"{where}: {key!r} has shape {theirs}, this network needs {tuple(ours)}")
     if missing := sorted(own.keys() - given.keys()):

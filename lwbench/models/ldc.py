@@ -132,7 +132,8 @@ def mobilenet_ldc(
     another layer, its follower takes over the change of width, and its stride is gone. `dropout`
     acts on the pooled features, before layer 15: the paper gives its rate, not its place. (Before
     the classifier, whose 1280 inputs carry most of the gradient at the paper's learning rate, 0.25
-    of it cost a third of the accuracy in a first measurement.) The strides multiply to 32. Raises UsageError for a layer that is not in the table.
+    of it cost a third of the accuracy in a first measurement.) The strides multiply to 32. Raises
+    UsageError for a layer that is not in the table.
     """
     if unknown := sorted(set(drop_layers) - set(LAYERS)):
         raise UsageError(f"model.drop_layers={unknown}: layers 2 to 12 can be left out")
