@@ -480,8 +480,9 @@ def test_each_yaml_names_every_argument_and_a_whole_recipe(path):
     builder = DATASETS.builder(config["builder"])
     arguments = set(inspect.signature(builder).parameters) - {"image_size"}
     assert set(config) - {"builder"} == arguments
-    defaults = DATASETS.check({"builder": config["builder"]})
-    assert DATASETS.check(config) == defaults
+    # an interpolation is a value only in the command's door
+    plain = {key: v for key, v in config.items() if not str(v).startswith("${")}
+    assert DATASETS.check(plain) == DATASETS.check({"builder": config["builder"]})
     rates = {"lr", "dropout", "momentum", "weight_decay", "offset_lr_factor"}
     assert set(recipe) == rates | {"epochs", "restart_epochs", "batch_size", "image_size"}
 
