@@ -102,12 +102,19 @@ def test_dilation_and_grouped_kernels_equal_torchvisions(name: str) -> None:
     assert_same(results(name, tensors, geometry), expected, 1e-10)
 
 
-def test_channels_last_equals_contiguous() -> None:
-    tensors, geometry = case(n=3)
+@pytest.mark.parametrize("channels", [3, 6])
+@pytest.mark.parametrize("masked", [True, False])
+def test_channels_last_equals_contiguous(channels: int, masked: bool) -> None:
+    # 3 channels take the way for stems, 6 the general one
+    tensors, geometry = case(n=3, channels=channels, stride=2, masked=masked)
     turned = [
-        t.detach().contiguous(memory_format=torch.channels_last).requires_grad_() for t in tensors
+        t
+        if t is None
+        else t.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+        for t in tensors
     ]
-    assert_same(results("cpu", turned, geometry), results("cpu", tensors, geometry), 1e-12)
+    expected = results("torchvision", tensors, geometry)
+    assert_same(results("cpu", turned, geometry), expected, 1e-10)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -253,10 +260,14 @@ def test_bad_weights_of_the_branch_do_not_crash_the_layer() -> None:
 
 
 def trained(name: str, steps: int) -> float:
-    """The loss of a small LDC0 after some steps of SGD under one backend."""
+    """The loss of a small LDC0 after some steps of SGD under one backend.
+
+    In float64: in float32 the oracle parts from itself by 10 % within ten steps when its input
+    moves by 1e-7, so that no backend could be judged.
+    """
     torch.manual_seed(0)
-    model = MODELS.build({"builder": "mobilenet_ldc", "stem": "ldc"}, 10)
-    x, labels = torch.randn(16, 3, 32, 32), torch.randint(10, (16,))
+    model = MODELS.build({"builder": "mobilenet_ldc", "stem": "ldc"}, 10).double()
+    x, labels = torch.randn(16, 3, 32, 32).double(), torch.randint(10, (16,))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     with deform.backend(name):
         for _ in range(steps):
@@ -268,12 +279,12 @@ def trained(name: str, steps: int) -> float:
 
 
 def test_training_with_the_fast_path_reaches_the_oracles_loss() -> None:
-    assert trained("cpu", 10) == pytest.approx(trained("torchvision", 10), rel=1e-3)
+    assert trained("cpu", 8) == pytest.approx(trained("torchvision", 8), rel=1e-6)
 
 
 @pytest.mark.slow
 def test_fifty_steps_with_the_fast_path_reach_the_oracles_loss() -> None:
-    assert trained("cpu", 50) == pytest.approx(trained("torchvision", 50), rel=1e-2)
+    assert trained("cpu", 50) == pytest.approx(trained("torchvision", 50), rel=1e-4)
 
 
 @pytest.mark.parametrize("stem", ["dc", "ldc"])

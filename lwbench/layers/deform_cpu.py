@@ -3,7 +3,7 @@
 Two things make it several times faster than an im2col that scatters: the image of a stem needs no
 gradient, so none is computed, and the batch is walked a few images at a time, so that coordinates,
 samples and their gradients stay in the cache. Samples are computed again in the backward pass:
-that costs as much as reading them back, and K * K * C planes a layer need not be kept.
+that costs little more than reading them back, and K * K * C planes a layer need not be kept.
 """
 
 from typing import Any
@@ -14,13 +14,95 @@ from torch.autograd.function import once_differentiable
 
 # Columns (C * K * K planes) of one thread's share of a chunk; about a level-2 cache.
 CHUNK_BYTES = 1 << 20
+# Up to so many channels a product a channel is cheaper than turning channels_last maps.
+FEW_CHANNELS = 4
+
+
+class Planes:
+    """Columns as (n, C, K K, pixels): for contiguous maps, any channels and groups."""
+
+    memory_format = torch.contiguous_format
+
+    def __init__(self, weight: Tensor, groups: int) -> None:
+        self.kernels = weight.reshape(groups, len(weight) // groups, -1)
+
+    def positions(self, offset: Tensor) -> Tensor:
+        """(n, 2 K K, OH, OW) -> (n, K K, pixels, 2), a view."""
+        n, channels, height, width = offset.shape
+        return offset.view(n, channels // 2, 2, height * width).transpose(2, 3)
+
+    def points(self, mask: Tensor) -> Tensor:
+        """(n, K K, OH, OW) -> (n, K K, pixels), a view."""
+        return mask.view(*mask.shape[:2], -1)
+
+    def convolve(self, columns: Tensor) -> Tensor:
+        """Columns times kernels, (n, O, pixels)."""
+        n, _, _, pixels = columns.shape
+        return (self.kernels @ columns.view(n, len(self.kernels), -1, pixels)).view(n, -1, pixels)
+
+    def spread(self, d_out: Tensor, columns: Tensor) -> Tensor:
+        """Gradient of the columns from that of the output, (n, O, pixels)."""
+        d_out = d_out.reshape(len(d_out), len(self.kernels), -1, d_out.shape[-1])
+        return (self.kernels.transpose(1, 2) @ d_out).view_as(columns)
+
+    def correlate(self, d_out: Tensor, columns: Tensor) -> Tensor:
+        """Gradient of the kernels, (O, C / groups * K K)."""
+        d_out = d_out.reshape(len(d_out), len(self.kernels), -1, d_out.shape[-1])
+        columns = columns.view(len(d_out), len(self.kernels), -1, d_out.shape[-1])
+        return (d_out @ columns.transpose(2, 3)).sum(0).flatten(0, 1)
+
+
+class Pixels:
+    """Columns as (n, C, pixels, K K): for channels_last maps of few channels, as a stem's.
+
+    No tensor has to be turned: offsets, masks, output and all their gradients lie like this.
+    """
+
+    memory_format = torch.channels_last
+
+    def __init__(self, weight: Tensor, groups: int) -> None:
+        assert groups == 1
+        self.kernels = weight.flatten(2).transpose(0, 1).contiguous()  # (C, O, K K)
+
+    def positions(self, offset: Tensor) -> Tensor:
+        """(n, 2 K K, OH, OW) -> (n, pixels, K K, 2), a view."""
+        n, channels, height, width = offset.shape
+        return offset.permute(0, 2, 3, 1).view(n, height * width, channels // 2, 2)
+
+    def points(self, mask: Tensor) -> Tensor:
+        """(n, K K, OH, OW) -> (n, pixels, K K), a view."""
+        return mask.permute(0, 2, 3, 1).flatten(1, 2)
+
+    def convolve(self, columns: Tensor) -> Tensor:
+        """Columns times kernels, (n, O, pixels)."""
+        n, channels, pixels, _ = columns.shape
+        out = columns.new_empty(n, pixels, self.kernels.shape[1])
+        for image in range(n):
+            torch.mm(columns[image, 0], self.kernels[0].t(), out=out[image])
+            for c in range(1, channels):
+                out[image].addmm_(columns[image, c], self.kernels[c].t())
+        return out.transpose(1, 2)
+
+    def spread(self, d_out: Tensor, columns: Tensor) -> Tensor:
+        """Gradient of the columns from that of the output, (n, O, pixels)."""
+        d_columns = torch.empty_like(columns)
+        for image, channel in ((i, c) for i in range(len(d_out)) for c in range(len(self.kernels))):
+            torch.mm(d_out[image].t(), self.kernels[channel], out=d_columns[image, channel])
+        return d_columns
+
+    def correlate(self, d_out: Tensor, columns: Tensor) -> Tensor:
+        """Gradient of the kernels, (O, C * K K)."""
+        d_kernels = torch.zeros_like(self.kernels)
+        for image, channel in ((i, c) for i in range(len(d_out)) for c in range(len(self.kernels))):
+            d_kernels[channel].addmm_(d_out[image], columns[image, channel])
+        return d_kernels.transpose(0, 1).flatten(1)
 
 
 class Sampler:
     """Samples of some images at the K * K shifted points of every window.
 
     The sampler of PyTorch takes positions as fractions of the map's size. The map is therefore
-    placed on a zeroed one whose sides are powers of two: pixel numbers then survive the way to
+    placed on a zeroed one whose side is a power of two: pixel numbers then survive the way to
     fractions and back exactly, and an offset of exactly zero (as at the start of a training) takes
     the slope to its right, as in `torchvision.ops`, rather than the one rounding happens to pick.
     """
@@ -30,72 +112,64 @@ class Sampler:
         x: Tensor,
         kernel: tuple[int, int],
         out: tuple[int, int],
+        layout: Planes | Pixels,
         *,
         stride: int,
         padding: int,
         dilation: int,
     ) -> None:
-        self.dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        self.dtype = compute_dtype(x)
+        self.layout = layout
         self.height, self.width = x.shape[-2:]
-        size = torch.tensor([_power_of_two(n) for n in x.shape[-2:]], dtype=self.dtype)
-        self.size = [int(n) for n in size]
+        self.side = 1 << (max(self.height, self.width) - 1).bit_length()
+        self.step = 2 / self.side
         rows, columns = (torch.arange(n, dtype=self.dtype) * stride - padding for n in out)
         down, right = (torch.arange(n, dtype=self.dtype) * dilation for n in kernel)
         y = down.view(-1, 1, 1, 1) + rows.view(-1, 1)
-        position = torch.stack(torch.broadcast_tensors(y, right.view(-1, 1, 1) + columns))
-        points = kernel[0] * kernel[1]
-        self.points, self.pixels = points, out[0] * out[1]
-        self.step = (2 / size).view(1, 1, 2, 1)
-        start = position.view(2, points, self.pixels).transpose(0, 1)
-        self.start = (start * self.step + (1 / size - 1).view(1, 1, 2, 1)).contiguous()
+        position = torch.stack(torch.broadcast_tensors(y, right.view(-1, 1, 1) + columns), 2)
+        position = position.view(1, -1, *out).contiguous(memory_format=layout.memory_format)
+        self.start = layout.positions(position) * self.step + (1 / self.side - 1)
         self.canvas: Tensor | None = None
 
     def images(self, x: Tensor) -> Tensor:
-        """(n, C, H, W) of any float type -> (n, C, 2^i, 2^j), transposed.
+        """(n, C, H, W) of any float type -> (n, C, side, side), transposed.
 
         The sampler wants (x, y), offsets come as (y, x): turning the map spares turning those.
         """
-        if list(x.shape[-2:]) == self.size and x.dtype == self.dtype:
+        if self.height == self.width == self.side and x.dtype == self.dtype:
             return x.transpose(2, 3)
-        if self.canvas is None or len(self.canvas) < len(x):
-            self.canvas = x.new_zeros(*x.shape[:2], *self.size, dtype=self.dtype)
+        if self.canvas is None:
+            self.canvas = x.new_zeros(*x.shape[:2], self.side, self.side, dtype=self.dtype)
         canvas = self.canvas[: len(x)]
         canvas[..., : self.height, : self.width] = x
         return canvas.transpose(2, 3)
 
     def grid(self, offset: Tensor) -> Tensor:
-        """Offsets (n, 2 K K, OH, OW) in pixels -> finite positions (n, K K, OH * OW, 2)."""
-        n = len(offset)
-        grid = self.start.new_empty(n, self.points, 2, self.pixels)
-        grid.copy_(offset.view(grid.shape)).nan_to_num_(0.0, 0.0, 0.0)
-        torch.addcmul(self.start, grid, self.step, out=grid)
+        """Offsets (n, 2 K K, OH, OW) in pixels -> finite positions in the layout's order."""
+        grid = self.layout.positions(offset.to(self.dtype)).nan_to_num(0.0, 0.0, 0.0)
+        torch.add(self.start, grid, alpha=self.step, out=grid)
         # far outside everything is zero; the clamp keeps the sampler's integers from overflowing
-        return grid.clamp_(-4, 4).transpose(2, 3)
+        return grid.clamp_(-4, 4)
 
     def sample(self, images: Tensor, grid: Tensor) -> Tensor:
-        """(n, C, K K, OH * OW)"""
+        """The columns, in the layout's order."""
         return torch.ops.aten.grid_sampler_2d(images, grid, 0, 0, False)
 
     def gradients(
-        self, gradient: Tensor, images: Tensor, grid: Tensor, needs_image: bool
+        self, d_columns: Tensor, images: Tensor, grid: Tensor, needs_image: bool
     ) -> tuple[Tensor | None, Tensor]:
-        """Gradients of images (n, C, H, W), if needed, and offsets (n, K K, 2, OH * OW)."""
+        """Gradients of the images (n, C, H, W), if needed, and of the offsets in pixels."""
         image, position = torch.ops.aten.grid_sampler_2d_backward(
-            gradient, images, grid, 0, 0, False, [needs_image, True]
+            d_columns, images, grid, 0, 0, False, [needs_image, True]
         )
         if needs_image:
             image = image.transpose(2, 3)[..., : self.height, : self.width]
-        return image if needs_image else None, position.transpose(2, 3)
+        return image if needs_image else None, position.mul_(self.step)
 
 
-def _power_of_two(n: int) -> int:
-    return 1 << (n - 1).bit_length()
-
-
-def _chunks(n: int, image_bytes: int) -> list[slice]:
-    """The batch in slices: at least an image a thread, the sampler's unit of parallel work."""
-    step = torch.get_num_threads() * max(1, CHUNK_BYTES // max(1, image_bytes))
-    return [slice(i, min(i + step, n)) for i in range(0, n, step)]
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """Coordinates need more than a half-precision type's 8 or 11 bits."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 class DeformConv(torch.autograd.Function):
@@ -131,22 +205,19 @@ class DeformConv(torch.autograd.Function):
 
 def _prepare(
     x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, geometry: dict[str, int]
-) -> tuple[Sampler, Tensor, Tensor | None, Tensor, list[slice]]:
-    """What both passes need: sampler, viewable offsets and masks, kernels (G, O / G, C / G K K)."""
-    sampler = Sampler(x, tuple(weight.shape[-2:]), tuple(offset.shape[-2:]), **geometry)
-    kernels = weight.to(sampler.dtype).reshape(x.shape[1] // weight.shape[1], -1, 1)
-    kernels = kernels.reshape(len(kernels), -1, weight[0].numel())
-    image_bytes = x.shape[1] * sampler.points * sampler.pixels * sampler.start.element_size()
-    offset = _viewable(offset)
-    mask = None if mask is None else _viewable(mask)
-    return sampler, offset, mask, kernels, _chunks(len(x), image_bytes)
-
-
-def _viewable(tensor: Tensor) -> Tensor:
-    """Contiguous or channels_last: either way the pixels can be seen as one axis."""
-    if tensor.is_contiguous(memory_format=torch.channels_last):
-        return tensor
-    return tensor.contiguous()
+) -> tuple[Sampler, Tensor, Tensor | None, list[slice]]:
+    """What both passes need: sampler, offsets and masks in its layout, the batch in slices."""
+    groups = x.shape[1] // weight.shape[1]
+    turned = offset.is_contiguous(memory_format=torch.channels_last) and not offset.is_contiguous()
+    order = Pixels if turned and groups == 1 and x.shape[1] <= FEW_CHANNELS else Planes
+    layout = order(weight.to(compute_dtype(x)), groups)
+    sampler = Sampler(x, tuple(weight.shape[-2:]), tuple(offset.shape[-2:]), layout, **geometry)
+    offset = offset.contiguous(memory_format=layout.memory_format)
+    mask = None if mask is None else mask.contiguous(memory_format=layout.memory_format)
+    image_bytes = sampler.start.nbytes // 2 * x.shape[1]
+    # at least an image a thread: images are the sampler's unit of parallel work
+    step = torch.get_num_threads() * max(1, CHUNK_BYTES // max(1, image_bytes))
+    return sampler, offset, mask, [slice(i, i + step) for i in range(0, len(x), step)]
 
 
 def _forward(
@@ -157,15 +228,15 @@ def _forward(
     geometry: dict[str, int],
     dtype: torch.dtype,
 ) -> Tensor:
-    sampler, offset, mask, kernels, chunks = _prepare(x, offset, mask, weight, geometry)
-    out = x.new_empty(len(x), len(weight), *offset.shape[-2:], dtype=dtype)
+    sampler, offset, mask, chunks = _prepare(x, offset, mask, weight, geometry)
+    layout = sampler.layout
+    size = len(x), len(weight), *offset.shape[-2:]
+    out = x.new_empty(size, dtype=dtype).to(memory_format=layout.memory_format)
     for chunk in chunks:
         columns = sampler.sample(sampler.images(x[chunk]), sampler.grid(offset[chunk]))
-        n, _, points, pixels = columns.shape
         if mask is not None:
-            columns *= mask[chunk].view(n, 1, points, pixels)
-        columns = columns.view(n, len(kernels), -1, pixels)
-        out[chunk].view(n, len(kernels), -1, pixels).copy_(kernels @ columns)
+            columns *= layout.points(mask[chunk]).unsqueeze(1)
+        out[chunk] = layout.convolve(columns).unflatten(2, out.shape[-2:])
     return out
 
 
@@ -178,30 +249,29 @@ def _backward(
     geometry: dict[str, int],
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    sampler, offset, mask, kernels, chunks = _prepare(x, offset, mask, weight, geometry)
+    sampler, offset, mask, chunks = _prepare(x, offset, mask, weight, geometry)
+    layout = sampler.layout
     wanted = zip((x, offset, mask, weight), needs, strict=True)
     d_x, d_offset, d_mask, d_weight = (torch.empty_like(t) if need else None for t, need in wanted)
-    d_kernels = torch.zeros_like(kernels)
+    d_kernels = torch.zeros(len(weight), weight[0].numel(), dtype=sampler.dtype)
     for chunk in chunks:
         images, grid = sampler.images(x[chunk]), sampler.grid(offset[chunk])
         columns = sampler.sample(images, grid)
-        n, _, points, pixels = columns.shape
-        d_out = gradient[chunk].to(sampler.dtype).reshape(n, len(kernels), -1, pixels)
-        d_columns = (kernels.transpose(1, 2) @ d_out).view_as(columns)
+        d_out = gradient[chunk].to(sampler.dtype, memory_format=layout.memory_format).flatten(2)
+        d_columns = layout.spread(d_out, columns)
+        if d_mask is not None:
+            layout.points(d_mask[chunk]).copy_((d_columns * columns).sum(1))
         if mask is not None:
-            if d_mask is not None:
-                d_mask[chunk].view(n, points, pixels).copy_((d_columns * columns).sum(1))
-            modulation = mask[chunk].view(n, 1, points, pixels)
+            modulation = layout.points(mask[chunk]).unsqueeze(1)
             columns *= modulation
             d_columns *= modulation
-        columns = columns.view(n, len(kernels), -1, pixels)
-        d_kernels += (d_out @ columns.transpose(2, 3)).sum(0)
+        d_kernels += layout.correlate(d_out, columns)
         if d_x is not None or d_offset is not None:
             image, position = sampler.gradients(d_columns, images, grid, d_x is not None)
             if d_x is not None:
                 d_x[chunk] = image
             if d_offset is not None:
-                d_offset[chunk].view(position.shape).copy_(position * sampler.step)
+                layout.positions(d_offset[chunk]).copy_(position)
     if d_weight is not None:
-        d_weight.copy_(d_kernels.view_as(d_weight))
+        d_weight.copy_(d_kernels.view(weight.shape))
     return d_x, d_offset, d_mask, d_weight
