@@ -1,6 +1,9 @@
 """Deformable convolution against torchvision's operator, and what a training needs of it."""
 
 import copy
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -341,3 +344,72 @@ def test_the_onnx_export_agrees(tmp_path) -> None:
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (out,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     torch.testing.assert_close(torch.from_numpy(out), layer(x).detach(), rtol=0, atol=1e-5)
+
+
+INTERPRETED = "TRITON_INTERPRET"
+interpreted = pytest.mark.skipif(
+    os.environ.get(INTERPRETED) != "1", reason=f"run with {INTERPRETED}=1 by the test below"
+)
+
+
+TRITON_CASES = [
+    {"channels": 3, "out": 5, "stride": 2},
+    {"channels": 4, "out": 6, "groups": 2, "dilation": 2, "padding": 2},
+    {"channels": 1, "out": 1, "kernel": 1, "padding": 0, "masked": False},
+    {"channels": 2, "out": 3, "kernel": 5, "padding": 2, "spread": 20.0},
+    {"channels": 2, "out": 3, "spread": 0.0},
+]
+
+
+@interpreted
+@pytest.mark.parametrize("shape", TRITON_CASES, ids=str)
+def test_the_fused_kernel_equals_torchvisions(shape: dict) -> None:
+    tensors, geometry = case(dtype=torch.float32, size=(6, 5), **shape)
+    expected = results("torchvision", tensors, geometry)
+    assert_same(results("triton", tensors, geometry), expected, 1e-5)
+    tensors[0] = tensors[0].detach()
+    assert_same(results("triton", tensors, geometry), [expected[0], *expected[2:]], 1e-5)
+
+
+@interpreted
+def test_the_fused_kernel_takes_bfloat16_and_bad_offsets() -> None:
+    tensors, geometry = case(n=1, channels=2, size=(5, 5), dtype=torch.float32)
+    with torch.no_grad():
+        tensors[1].copy_(tensors[1].floor() + 0.25)
+        tensors[1][:, ::4] = float("nan")
+    half = [t.detach().bfloat16().requires_grad_() for t in tensors]
+    exact = [t.detach().float().requires_grad_() for t in half]
+    ours, expected = results("triton", half, geometry), results("cpu", exact, geometry)
+    assert ours[0].dtype == torch.bfloat16
+    assert_same([t.float() for t in ours], expected, 2e-2)
+
+
+@pytest.mark.skipif(os.environ.get(INTERPRETED) == "1", reason="already inside")
+def test_the_fused_kernels_tests_pass_under_tritons_interpreter() -> None:
+    # in a process of its own: Triton's library is interpreted only if told before its import
+    pytest.importorskip("triton")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    done = subprocess.run(
+        [*command, "-k", "fused_kernel_equals or fused_kernel_takes"],
+        env=os.environ | {INTERPRETED: "1", "PYTEST_ADDOPTS": "", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert f"{len(TRITON_CASES) + 1} passed" in done.stdout
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", TRITON_CASES, ids=str)
+def test_the_fused_kernel_runs_on_a_gpu(shape: dict, dtype: torch.dtype) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    tensors, geometry = case(dtype=torch.float32, size=(20, 30), **shape)
+    with torch.no_grad():
+        tensors[1].copy_(tensors[1].floor() + 0.25)
+    moved = [t if t is None else t.detach().to("cuda", dtype).requires_grad_() for t in tensors]
+    exact = [t if t is None else t.detach().float().cpu().requires_grad_() for t in moved]
+    ours = [t.float().cpu() for t in results("triton", moved, geometry)]
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    assert_same(ours, results("cpu", exact, geometry), tolerance)

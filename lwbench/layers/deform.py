@@ -7,7 +7,8 @@ K convolutions, LDC (ldc section 3.1, eq. 7) with depthwise separable ones.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from importlib.util import find_spec
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +40,7 @@ def deform_conv2d(
     gives (ldc eq. 1). An offset that is not finite counts as zero. Coordinates are computed in
     float32, whatever the precision of `x`. Which implementation runs: see `backend`.
     """
-    run = _BACKENDS[_fastest(x) if _forced is None else _forced]
+    run = _BACKENDS[_fastest(x, offset, weight) if _forced is None else _forced]
     out = run(x, offset, mask, weight, stride, padding, dilation)
     return out if bias is None else out + bias.view(1, -1, 1, 1)
 
@@ -62,11 +63,17 @@ def backend(name: Backend) -> Iterator[None]:
         _forced = before
 
 
-def _fastest(x: Tensor) -> Backend:
+def _fastest(x: Tensor, offset: Tensor, weight: Tensor) -> Backend:
     """The backend for `x`; compilers, exporters and fake tensors get what they can look into."""
-    traced = torch.compiler.is_compiling() or type(x) not in (Tensor, nn.Parameter)
-    if not traced and x.device.type == "cpu":
+    if torch.compiler.is_compiling() or type(x) not in (Tensor, nn.Parameter):
+        return "grid_sample"
+    if x.device.type == "cpu":
         return "cpu"
+    if x.device.type == "cuda" and find_spec("triton"):
+        from . import deform_triton  # Triton is absent from some platforms
+
+        if deform_triton.suits(x, offset, weight) and deform_triton.works(x.device):
+            return "triton"
     return "grid_sample"
 
 
@@ -121,9 +128,16 @@ def _torchvision(
     return oracle(x, offset, weight, None, stride, padding, dilation, mask)
 
 
+def _triton(*arguments: Any) -> Tensor:
+    from .deform_triton import FusedDeformConv  # Triton is absent from some platforms
+
+    return FusedDeformConv.apply(*arguments)
+
+
 _BACKENDS: dict[str, Callable[..., Tensor]] = {
     "grid_sample": _grid_sample,
     "cpu": DeformConv.apply,
+    "triton": _triton,
     "torchvision": _torchvision,
 }
 _forced: str | None = None
