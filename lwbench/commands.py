@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,18 @@ from .registry import DATASETS, MODELS, OPTIMIZERS, SCHEDULERS, validated
 from .runs import Run, cpu_model
 
 log = logging.getLogger("lwbench")
-_screen = logging.StreamHandler()
-_screen.setLevel(logging.WARNING)
-_screen.setFormatter(logging.Formatter("lwbench: %(message)s"))
-_screen.addFilter(lambda record: getattr(record, "on_screen", True))
-log.addHandler(_screen)
 log.setLevel(logging.INFO)
+
+
+class _Screen(logging.Handler):
+    """Warnings, on whatever standard error is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "on_screen", True):
+            print(f"lwbench: {record.getMessage()}", file=sys.stderr)
+
+
+log.addHandler(_Screen(logging.WARNING))
 _GROUPS = ("model", "data", "optimizer", "scheduler")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.request
@@ -55,8 +56,10 @@ def test_it_is_answered_without_torch(arguments, tmp_path):
 
 def test_list_shows_every_option_with_a_line_of_its_own(capsys):
     assert main(["list"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    parts = re.split(r"^(\w+):\n", capsys.readouterr().out, flags=re.MULTILINE)[1:]
+    listed = dict(zip(parts[::2], parts[1::2], strict=True))
     for group in ("model", "data", "optimizer", "scheduler", "experiment"):
+        lines = listed[group].splitlines()
         for path in (conf_folder() / group).glob("*.yaml"):
             (line,) = [row for row in lines if row.split()[:1] == [path.stem]]
             assert len(line.split()) > 2, f"{path} has no comment"
