@@ -6,9 +6,10 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from rich.table import Table
 
-from .console import console, gibibytes, metric
+from .console import console, metric
 from .errors import UsageError, nearest
 from .measure.complexity import RULES, Complexity, count, flop_counter_macs, thop_macs
 from .registry import MODELS
@@ -24,8 +25,8 @@ def profile(config: dict[str, Any], name: str) -> dict[str, Any]:
     and `flop_counter` torch's FlopCounterMode, halved.
     """
     size = config["image_size"]
-    # the network is built where it costs no memory and no time: nothing is run on it
-    model = MODELS.build(config["model"], config["num_classes"])
+    with torch.device("meta"):  # a count needs no weights
+        model = MODELS.build(config["model"], config["num_classes"])
     cost: Complexity = count(model, image_size=size)
     facts = asdict(cost)
     layers = facts.pop("layers")
@@ -111,7 +112,10 @@ def _show_one(p: dict[str, Any]) -> None:
         ("parameters", f"{p['params']:,}"),
         ("buffers", f"{p['buffers']:,}"),
         ("activations", f"{p['activations']:,}"),
-        ("peak memory", f"{gibibytes(p['peak_bytes'])} of a forward pass, one image (computed)"),
+        (
+            "peak memory",
+            f"{p['peak_bytes'] / 2**20:.1f} MiB of a forward pass, one image (computed)",
+        ),
     ]
     if p["deform_sampling"]:
         lines.append(("sampling", f"{p['deform_sampling']:,} operations, in no figure below"))

@@ -2,8 +2,12 @@
 records.
 """
 
+import atexit
 import logging
 import math
+import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -325,5 +329,11 @@ def _figures(row: dict[str, Any]) -> dict[str, Any]:
 def _compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
     import torch._dynamo
 
+    # a process killed while it compiles leaves empty libraries behind, on which every later one
+    # that shares the cache would fail: so a cache of our own, that ends with the process
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="lwbench-inductor-")
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
     torch._dynamo.config.suppress_errors = True  # no compiler, no loss: eager execution goes on
     return torch.compile(model)
