@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .engine.signals import Interrupted
 from .errors import LwbenchError, UsageError, nearest
 
 VERBS = {
@@ -45,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LwbenchError as error:
         print(f"lwbench: {error}", file=sys.stderr)
         return error.exit_code
+    except Interrupted as interruption:
+        name = signal.Signals(interruption.signum).name
+        print(f"lwbench: {name}: state saved; the same command goes on", file=sys.stderr)
+        return 128 + interruption.signum
     except KeyboardInterrupt:
         print("lwbench: interrupted", file=sys.stderr)
         return 130

@@ -112,8 +112,8 @@ def _trained(model, data, optimizer, schedule, run, settings, device) -> dict[st
         with EpochProgress(settings.epochs, data.train_size) as progress:
             return training(progress)
     except Interrupted as interruption:
-        log.warning("interrupted by signal %d; the same command goes on", interruption.signum)
-        raise SystemExit(128 + interruption.signum) from None
+        log.info("interrupted by signal %d", interruption.signum)
+        raise
     except LwbenchError as error:
         log.error("%s", error, exc_info=True, extra={"on_screen": False})
         raise
@@ -340,7 +340,8 @@ def _announce(run, choices, data, cost, settings, precision, device, options) ->
         f"data      {run.data_name}: {data.train_size:,} images to train on, "
         f"{data.test_size:,} to test on, {size} px, batch {options.batch_size}",
         f"training  {settings.epochs} epochs, seed {options.seed}, {precision} on "
-        f"{_device_name(device)}; about {gibibytes(expected)} of memory (an estimate)",
+        f"{_device_name(device)}; about {gibibytes(expected)} of memory beside the libraries "
+        "(an estimate)",
         f"run       {run.path}",
     ]
     screen = console()

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -224,6 +225,28 @@ def test_a_failed_job_leaves_the_others_alone(trained):
     assert "failed with 1: lwbench train" in done.stdout and "optimizer.lr=1e+30" in done.stdout
     assert "became nan" in done.stderr or "became inf" in done.stderr
     assert len(list(trained[0].glob("outputs/digits/ldc3/*-s2/result.json"))) == 1
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m"]], ids=["train", "train -m"])
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_run_with_its_state_saved_and_the_same_command_goes_on(
+    sweep, signum, code, tmp_path
+):
+    job = ["train", *sweep, "model=mb0", "epochs=3", "batch_size=64", "seed=9"]
+    command = [sys.executable, "-m", "lwbench", *job]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not process.stdout.readline().startswith("epoch 1/3"):
+            assert process.poll() is None, process.stderr.read()
+        process.send_signal(signum)
+        said = process.communicate()[1]
+    assert process.returncode == code and "state saved" in said
+    assert not list(tmp_path.glob("outputs/*/*/*/result.json"))
+    resumed = lwbench(*job, cwd=tmp_path)
+    assert resumed.returncode == 0 and "epoch 1/3" not in resumed.stdout
+    (metrics,) = tmp_path.glob("outputs/digits/mb0/*-s9/metrics.csv")
+    assert [line.split(",")[0] for line in metrics.read_text().splitlines()[1:]] == ["1", "2", "3"]
 
 
 def test_tensorboard_shows_the_curves_over_http(trained):

@@ -19,7 +19,7 @@ MAY = {
     "registry": set(),
     "errors": set(),
     "console": set(),
-    "sweep": {"console", "runs"},
+    "sweep": {"console", "engine", "runs"},
 }
 NO_TORCH = ("results", "runs", "registry", "errors", "console", "sweep", "cli")
 
