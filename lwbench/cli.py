@@ -18,6 +18,7 @@ from typing import Any
 
 from .engine.signals import Interrupted
 from .errors import LwbenchError, UsageError, nearest
+from .folders import conf_folder
 
 VERBS = {
     "train": "train a network on a data set; -m sweeps",
@@ -27,12 +28,6 @@ VERBS = {
     "list": "models, data sets, optimizers, schedulers, experiments",
 }
 GROUPS = ("model", "data", "optimizer", "scheduler", "experiment")
-
-
-def conf_folder() -> Path:
-    """The configuration files: beside this file in a wheel, beside the package in a checkout."""
-    here = Path(__file__).resolve().parent
-    return next(folder for folder in (here / "conf", here.parent / "conf") if folder.is_dir())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from .folders import cache_home
 from .results.tables import CountRequest, Counts
 from .runs import read_json, write_json
 
@@ -22,7 +22,7 @@ def cached_counts(
     rules and the libraries that networks come from; any change starts a new file.
     """
     requests = list(dict.fromkeys(requests))
-    path = cache_folder() / f"counts-{content_digest(conf)}.json"
+    path = cache_home() / f"counts-{content_digest(conf)}.json"
     known = read_json(path) or {}
     missing = [request for request in requests if _key(request) not in known]
     if missing:
@@ -33,12 +33,6 @@ def cached_counts(
         except OSError:
             pass  # a cache that cannot be written costs time, not a result
     return {r: known[_key(r)] for r in requests if _key(r) in known}
-
-
-def cache_folder() -> Path:
-    """One per user: $XDG_CACHE_HOME/lwbench, or ~/.cache/lwbench."""
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(root) / "lwbench"
 
 
 def content_digest(conf: Path) -> str:

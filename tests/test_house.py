@@ -11,17 +11,18 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MAY = {
     "layers": set(),
     "models": {"layers"},
-    "data": {"runs"},
+    "data": {"folders", "runs"},
     "engine": {"runs"},
     "measure": {"layers"},
-    "results": {"runs"},
+    "results": {"folders", "runs"},
     "runs": set(),
+    "folders": set(),
     "registry": set(),
     "errors": set(),
     "console": set(),
     "sweep": {"console", "engine", "runs"},
 }
-NO_TORCH = ("results", "runs", "registry", "errors", "console", "sweep", "cli")
+NO_TORCH = ("results", "runs", "registry", "errors", "console", "sweep", "cli", "folders")
 
 
 def room(path):

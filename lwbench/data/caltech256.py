@@ -7,9 +7,9 @@ nyy15-4j048. It has no official split; ldc (section 4.2) draws 1/8 of each class
 from pathlib import Path
 
 from ..errors import UsageError
+from ..folders import data_home
 from ..registry import DATASETS
 from .download import download_once
-from .pack import data_home
 from .source import Source
 from .streamed import Share, streamed_source
 from .tree import first_with, require_root, scan, split_listing

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from ..errors import UsageError
+from ..folders import data_home
 from ..registry import DATASETS
 from .decode import decode
 from .download import download_once
-from .pack import data_home, packed
+from .pack import packed
 from .source import Source, canonical, resident_source
 from .tree import Listing, first_with, require_root, scan_splits
 

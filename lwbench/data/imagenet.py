@@ -7,8 +7,8 @@ https://image-net.org. 1,281,167 training and 50,000 validation images in 1,000 
 from pathlib import Path
 
 from ..errors import UsageError
+from ..folders import data_home
 from ..registry import DATASETS
-from .pack import data_home
 from .source import Source
 from .streamed import Share, streamed_source
 from .tree import first_with, require_root, scan_splits

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..folders import cache_home
 from .source import content_digest
 
 log = logging.getLogger("lwbench")
@@ -20,22 +21,6 @@ ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 VERSION = 1  # of the format and of what decoding yields; another number makes packs anew
 
 Pack = tuple[list[str], dict[str, np.ndarray], str]
-
-
-def data_home() -> Path:
-    """The folder of downloaded data sets, one per user: $XDG_DATA_HOME or ~/.local/share."""
-    return _xdg("XDG_DATA_HOME", ".local/share") / "lwbench"
-
-
-def cache_home() -> Path:
-    """The folder of what can be made anew, one per user: $XDG_CACHE_HOME or ~/.cache."""
-    return _xdg("XDG_CACHE_HOME", ".cache") / "lwbench"
-
-
-def _xdg(variable: str, default: str) -> Path:
-    folder = os.environ.get(variable, "")
-    # the standard has relative paths ignored; without a home, ~ stays as it is and cannot be made
-    return Path(folder) if os.path.isabs(folder) else Path("~").expanduser() / default
 
 
 def packed(

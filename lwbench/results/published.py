@@ -31,6 +31,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import UsageError, nearest
+from ..folders import conf_folder
 
 COMPLEXITY = ("params", "macs")
 ACCURACY = ("top1", "top1_error", "top5", "top5_error")
@@ -87,12 +88,6 @@ class Table:
     rows: tuple[str, ...]
     figures: tuple[Figure, ...]  # row by row
     notes: tuple[str, ...]
-
-
-def conf_folder() -> Path:
-    """The folder of configurations: inside the package once installed, beside it in a checkout."""
-    package = Path(__file__).parents[1]
-    return next(path for path in (package / "conf", package.parent / "conf") if path.is_dir())
 
 
 def names() -> list[str]:
