@@ -33,10 +33,6 @@ GROUPS = ("model", "data", "optimizer", "scheduler", "experiment")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns 0, 1 (failed), 2 (wrong input), 130 or 143 (interrupted)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Waiting threads sleep instead of spinning: beside a busy neighbour the spin costs tenfold.
-    # Read once, when torch loads.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     try:
         return _dispatch(arguments)
     except LwbenchError as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import NonNegativeInt, PositiveInt
 
+from . import threads
 from .console import EpochProgress, console, gibibytes, metric, result_table
 from .engine.settings import Settings
 from .errors import LwbenchError, UsageError
@@ -62,6 +63,7 @@ def train(config: dict[str, Any], choices: dict[str, str]) -> int:
     _check_writable(options.out)
 
     # everything that can be wrong is found before the first file is written
+    threads.settle()
     import torch
 
     from .engine.train import resolved_precision
@@ -82,7 +84,9 @@ def train(config: dict[str, Any], choices: dict[str, str]) -> int:
             return 0
         _check_resumable(run, data)
         run.write_config(config)
-        run.write_env(device=_device_name(device), data=_facts(data, config))
+        run.write_env(
+            device=_device_name(device), threads=torch.get_num_threads(), data=_facts(data, config)
+        )
         with _log_to(run):
             _announce(run, choices, data, cost, settings, precision, device, options)
             model.to(device, memory_format=torch.channels_last)
@@ -141,7 +145,8 @@ def evaluate_run(path: str, overrides: dict[str, Any]) -> int:
     options, settings = _checked(config)
     rows = []
     for which, file in (("final", "last.pt"), ("best", "best.pt")):
-        found = _evaluated(config, options, settings.precision, run.checkpoints / file)
+        path = run.checkpoints / file
+        found = _evaluated(config, options, settings.precision, path, run.read_env().get("threads"))
         before = recorded.get(which, {})
         same = all(before.get(f"test_{k}") == v for k, v in found.items())
         rows.append((which, found, "as recorded" if same else f"recorded: {before or 'nothing'}"))
@@ -157,13 +162,19 @@ def evaluate_checkpoint(config: dict[str, Any]) -> int:
     return 0
 
 
-def _evaluated(config, options: Options, precision, path: Path) -> dict[str, float]:
+def _evaluated(
+    config, options: Options, precision, path: Path, num_threads: int | None = None
+) -> dict[str, float]:
+    """Loss, top-1 and top-5; with a run's own number of threads they agree to the last digit."""
+    threads.settle()
     import torch
 
     from .engine import checkpoint
     from .engine.evaluate import evaluate
     from .engine.train import autocast, resolved_precision
 
+    if num_threads:
+        torch.set_num_threads(num_threads)
     state = checkpoint.load(path)
     device = _device(options.device)
     data = _data(config, options, device)

@@ -10,7 +10,7 @@ of a pair. One JSON line a case on standard output, what is going on on standard
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads collapse beside a neighbour
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # lwbench.threads, on an idle machine
 
 import argparse
 import json

@@ -15,7 +15,7 @@ Without --data the images are noise; neither side's work depends on what they sh
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads collapse beside a neighbour
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # lwbench.threads, on an idle machine
 
 import argparse
 import json

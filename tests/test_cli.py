@@ -39,7 +39,7 @@ def trained(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["train", "--help"], ["eval", "--help"], ["list"], ["list", "models"],
+    [["--help"], ["train", "--help"], ["eval", "--help"], ["list"],
      ["train", "--cfg"], ["--version"], ["train", "modle=ldc3"], ["train", "epochs=abc"],
      ["-sc", "install=bash"]],
     ids=" ".join,

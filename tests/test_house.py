@@ -20,9 +20,14 @@ MAY = {
     "registry": set(),
     "errors": set(),
     "console": set(),
+    "threads": set(),
     "sweep": {"console", "engine", "runs"},
 }
-NO_TORCH = ("results", "runs", "registry", "errors", "console", "sweep", "cli", "folders")
+# fmt: off
+NO_TORCH = (
+    "results", "runs", "registry", "errors", "console", "sweep", "cli", "folders", "threads",
+)
+# fmt: on
 
 
 def room(path):

@@ -256,6 +256,7 @@ class Training:
                 "scaler": self.scaler.state_dict(),
                 "rng": torch.get_rng_state(),
                 "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+                "threads": torch.get_num_threads(),
                 "position": vars(at) | {"sums": None if at.sums is None else at.sums.cpu()},
             },
         )
@@ -271,6 +272,7 @@ class Training:
         torch.set_rng_state(state["rng"])
         if self.device.type == "cuda" and len(state["cuda_rng"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["cuda_rng"])
+        torch.set_num_threads(state["threads"])  # how sums are split decides their last digits
         self.at = Position(**state["position"])
         if self.at.sums is not None:
             self.at.sums = self.at.sums.to(self.device)
