@@ -4,6 +4,7 @@ The only file that imports hydra or omegaconf, and none of it, nor torch, before
 """
 
 import itertools
+import json
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ VERBS = {
     "table": "published tables, with what was counted and measured beside them",
     "list": "models, data sets, optimizers, schedulers, experiments",
 }
+ComposedRun = tuple[dict[str, Any], dict[str, str]]  # configuration, choices in the groups
 GROUPS = ("model", "data", "optimizer", "scheduler", "experiment")
 
 
@@ -213,6 +215,25 @@ def first_comment(path: Path) -> str:
 
 
 # Hydra
+
+
+def composed_runs(requests: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], ComposedRun]:
+    """The configuration and choices of every run (a tuple of overrides of `train`).
+
+    Kept between commands, for one state of the configuration files. Raises UsageError for the first
+    request that cannot be composed.
+    """
+    from .cache import cached, digest
+
+    def make(keys: list[str]) -> dict[str, ComposedRun]:
+        with _hydra():
+            return {key: _composed("train", json.loads(key)) for key in keys}
+
+    requests = list(dict.fromkeys(requests))
+    files = sorted(conf_folder().rglob("*.yaml"))
+    name = f"runs-{digest(files, ('hydra-core', 'omegaconf', 'lwbench'))}"
+    found = cached(name, map(json.dumps, requests), make)
+    return {request: tuple(found[json.dumps(request)]) for request in requests}
 
 
 @contextmanager

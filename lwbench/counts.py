@@ -1,14 +1,11 @@
 """Counts of networks, kept between commands and keyed by content: only a miss needs torch."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from .folders import cache_home
+from .cache import cached, digest
 from .results.tables import CountRequest, Counts
-from .runs import read_json, write_json
 
 Counter = Callable[[list[CountRequest]], dict[CountRequest, Counts]]
 
@@ -21,37 +18,21 @@ def cached_counts(
     What is kept is valid for one state of the networks, their configuration files (`conf`), the
     rules and the libraries that networks come from; any change starts a new file.
     """
-    requests = list(dict.fromkeys(requests))
-    path = cache_home() / f"counts-{content_digest(conf)}.json"
-    known = read_json(path) or {}
-    missing = [request for request in requests if _key(request) not in known]
-    if missing:
-        known |= {_key(request): counts for request, counts in count(missing).items()}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, known)
-        except OSError:
-            pass  # a cache that cannot be written costs time, not a result
-    return {r: known[_key(r)] for r in requests if _key(r) in known}
+    by_key = {_key(request): request for request in requests}
+
+    def make(keys: list[str]) -> dict[str, Counts]:
+        return {_key(r): counts for r, counts in count([by_key[key] for key in keys]).items()}
+
+    found = cached(f"counts-{content_digest(conf)}", by_key, make)
+    return {by_key[key]: counts for key, counts in found.items()}
 
 
 def content_digest(conf: Path) -> str:
     """A short hash of everything that a count depends on."""
     package = Path(__file__).resolve().parent
     files = [f for room in ("layers", "models", "measure") for f in (package / room).rglob("*.py")]
-    digest = hashlib.sha256()
-    for path in sorted([*files, *(conf / "model").rglob("*.yaml"), conf / "profile.yaml"]):
-        digest.update(path.name.encode() + path.read_bytes())
-    for library in ("torchvision", "timm"):
-        digest.update(f"{library} {_version(library)}".encode())
-    return digest.hexdigest()[:16]
-
-
-def _version(library: str) -> str | None:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return None
+    files += [*(conf / "model").rglob("*.yaml"), conf / "profile.yaml"]
+    return digest(sorted(files), ("torchvision", "timm"))
 
 
 def _key(request: CountRequest) -> str:

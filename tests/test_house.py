@@ -17,6 +17,8 @@ MAY = {
     "results": {"folders", "runs"},
     "runs": set(),
     "folders": set(),
+    "cache": {"folders", "runs"},
+    "counts": {"cache", "results"},
     "registry": set(),
     "errors": set(),
     "console": set(),
@@ -26,6 +28,7 @@ MAY = {
 # fmt: off
 NO_TORCH = (
     "results", "runs", "registry", "errors", "console", "sweep", "cli", "folders", "threads",
+    "cache", "counts",
 )
 # fmt: on
 
