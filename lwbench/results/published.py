@@ -10,7 +10,8 @@ what is wrong is a UsageError that names the file and the row. Keys:
     experiment  the recipe of every row, conf/experiment/<name>.yaml
     baseline    label of the row that others are compared with; the first, if silent
     columns     key -> {kind, data}; parameters and MACs, if silent
-    rows        label, run, and a cell per column key: a number, or {value, digits, note, ...}
+    marks       headers of the columns of check marks: which component a row has
+    rows        label, run, marks, and a cell per column key: a number, or {value, digits, note ...}
     notes       remarks on the whole table
 
 A row or a cell may set rule, num_classes, image_size, run (a cell), note and fit. `image_size=` in
@@ -20,8 +21,8 @@ a run counts too. `digits`: how many of the printed digits are significant, wher
 
 import re
 import shlex
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -36,6 +37,7 @@ from ..folders import conf_folder
 COMPLEXITY = ("params", "macs")
 ACCURACY = ("top1", "top1_error", "top5", "top5_error")
 KINDS = (*COMPLEXITY, *ACCURACY, "speed", "map")
+CHECK = "x"  # a mark that every font and terminal has
 # names of measure.rules, which imports torch; a test holds the two together
 RULES = ("plain", "conv_only", "thop2020", "torchstat")
 
@@ -88,6 +90,8 @@ class Table:
     rows: tuple[str, ...]
     figures: tuple[Figure, ...]  # row by row
     notes: tuple[str, ...]
+    # what sets the rows apart: header -> a text per row; a check mark or nothing, if published
+    marks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def names() -> list[str]:
@@ -185,6 +189,7 @@ class _Override(_Strict):
 
 class _Row(_Override):
     label: Annotated[str, Field(min_length=1)]
+    marks: list[str] = []
 
 
 class _Cell(_Override):
@@ -200,6 +205,7 @@ class _File(_Strict):
     experiment: Annotated[str, _known("experiment", lambda: _options("experiment"))] | None = None
     baseline: str | None = None
     columns: dict[str, Column] = {kind: Column(kind=kind) for kind in COMPLEXITY}
+    marks: list[str] = []
     rows: Annotated[list[dict[str, Any]], Field(min_length=1)]
     notes: list[str] = []
 
@@ -211,11 +217,16 @@ def _read(path: Path, name: str) -> Table:
     file = _parsed(_File, _yaml(path), str(path))
     _check_columns(file, path)
     rows: dict[str, list[Figure]] = {}
+    marks: dict[str, list[str]] = {mark: [] for mark in file.marks}
     for number, content in enumerate(file.rows, 1):
         where = f"{path}, row {content.get('label', number)!r}"
         row = _parsed(_Row, {k: v for k, v in content.items() if k not in file.columns}, where)
         if row.label in rows:
             raise UsageError(f"{where}: a second row of this label")
+        if unknown := [mark for mark in row.marks if mark not in marks]:
+            raise UsageError(f"{where}: no mark {unknown[0]!r}{nearest(unknown[0], marks)}")
+        for mark, texts in marks.items():
+            texts.append(CHECK if mark in row.marks else "")
         rows[row.label] = [
             _figure(file, row, key, content.get(key, {}), f"{where}, {key}") for key in file.columns
         ]
@@ -232,6 +243,7 @@ def _read(path: Path, name: str) -> Table:
         rows=tuple(rows),
         figures=tuple(figure for row in rows.values() for figure in row),
         notes=tuple(file.notes),
+        marks={mark: tuple(texts) for mark, texts in marks.items()},
     )
 
 
