@@ -103,10 +103,10 @@ def _train(overrides: list[str], flags: set[str]) -> int:
             print(_as_yaml(_composed("train", overrides)[0]))
             return 0
         if flags & {"-m", "--multirun"}:
-            from .sweep import sweep
+            from .sweep import Job, sweep
 
-            jobs = [(job, *_composed("train", job)) for job in _expanded(overrides)]
-            return sweep(jobs)
+            jobs = [Job(tuple(job), *_composed("train", job)) for job in _expanded(overrides)]
+            return sweep(jobs, jobs[0].config["jobs"])
         config, choices = _composed("train", overrides)
     from .commands import train
 

@@ -43,10 +43,11 @@ class Options:
         device: str = "auto",
         workers: NonNegativeInt | None = None,
         out: str = "outputs",
+        jobs: PositiveInt = 1,
         force: bool = False,
     ) -> None:
         self.seed, self.batch_size, self.image_size = seed, batch_size, image_size
-        self.device, self.out, self.force = device, out, force
+        self.device, self.out, self.jobs, self.force = device, out, jobs, force
         self.workers = os.cpu_count() or 1 if workers is None else workers
 
 

@@ -2,11 +2,13 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 
 def console() -> Console:
@@ -116,4 +118,14 @@ def result_table(results: list[dict[str, Any]]) -> Table:
             str(best["epoch"]),
             duration(result["seconds"]),
         )
+    return table
+
+
+def failure_table(rows: Sequence[tuple[str, str, str]]) -> Table:
+    """One row a run that failed: its command, the reason, and where its log lies."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("failed", "reason", "log"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table

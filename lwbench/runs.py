@@ -144,6 +144,18 @@ class Run:
         finally:
             lock.release()
 
+    def is_locked(self) -> bool:
+        """Whether a process holds the directory now."""
+        if not (self.path / ".lock").exists():
+            return False
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            return True
+        lock.release()
+        return False
+
     # records
 
     def write_config(self, config: dict[str, Any]) -> None:

@@ -1,0 +1,159 @@
+"""Many runs at once: isolation, failures, signals, locks. Real processes, real deaths."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lwbench.runs import Run
+from lwbench.sweep import _gpus, _slots
+
+TINY = ["model=mb0", "epochs=1", "batch_size=512"]
+
+# What Python runs before anything else: one seed's process ends in a way of its own when it opens
+# its metrics.
+DEATHS = """
+import os, signal, sys
+
+def deaths(event, arguments):
+    if event != "open" or not str(arguments[0]).endswith("metrics.csv"):
+        return
+    if "lwbench.job" not in sys.orig_argv:
+        return
+    if "seed=1" in sys.orig_argv:
+        raise RuntimeError("a broken network")
+    if "seed=2" in sys.orig_argv:
+        sys.exit(7)
+    if "seed=3" in sys.orig_argv:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(deaths)
+"""
+
+
+def environment(**more):
+    return {**os.environ, "OMP_NUM_THREADS": "1", **more}
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "lwbench", "train", "-m", *TINY, *arguments]
+
+
+def sweep(*arguments, cwd, **more):
+    return subprocess.run(
+        command(*arguments), cwd=cwd, env=environment(**more), capture_output=True, text=True,
+        timeout=250,
+    )  # fmt: skip
+
+
+def seeds(folder):
+    found = Path(folder).glob("outputs/digits/mb0/*/result.json")
+    return sorted(int(path.parent.name.rpartition("-s")[2]) for path in found)
+
+
+def test_jobs_that_raise_exit_or_are_killed_leave_the_others_alone_and_run_again(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(DEATHS)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = sweep("seed=0,1,2,3,4", "jobs=2", cwd=tmp_path, PYTHONPATH=path)
+    assert done.returncode == 1, done.stderr
+    assert seeds(tmp_path) == [0, 4]
+    summary = done.stdout[done.stdout.rindex("failed ") :]
+    for seed, reason in ((1, "a broken network"), (2, "exit code 7"), (3, "killed by SIGKILL")):
+        (line,) = [line for line in summary.splitlines() if f"seed={seed}" in line]
+        assert reason in line and "train.log" in line
+        (log,) = tmp_path.glob(f"outputs/digits/mb0/*-s{seed}/train.log")
+        assert reason in log.read_text()
+    assert "Traceback" not in done.stderr + done.stdout
+
+    again = sweep("seed=0,1,2,3,4", "jobs=2", cwd=tmp_path)
+    assert again.returncode == 0 and seeds(tmp_path) == [0, 1, 2, 3, 4]
+    assert again.stdout.count("lwbench train model=mb0") == 3
+
+
+def test_two_sweeps_at_once_never_make_a_run_twice(tmp_path):
+    both = [
+        subprocess.Popen(
+            command("seed=0,1,2"),
+            cwd=tmp_path,
+            env=environment(),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=250) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert seeds(tmp_path) == [0, 1, 2]
+    assert "".join(out for out, _ in said).count("finished: ") == 3
+
+
+def until(condition, seconds=100):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def long_sweep(tmp_path):
+    """A sweep of two long runs at once, both in their first epochs."""
+    arguments = command("epochs=10000", "seed=0,1", "jobs=2")
+    process = subprocess.Popen(
+        arguments, cwd=tmp_path, env=environment(), text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+    def rows():
+        return list(tmp_path.glob("outputs/digits/mb0/*/metrics.csv"))
+
+    try:
+        until(lambda: len(rows()) == 2 or process.poll() is not None)
+        assert process.poll() is None, process.stderr.read()
+        yield process, [Run(path.parent) for path in rows()]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_runs_end_with_their_state_saved_when_the_sweep_is_killed(long_sweep):
+    process, runs = long_sweep
+    assert all(run.is_locked() for run in runs)
+    process.kill()
+    until(lambda: not any(run.is_locked() for run in runs), 40)
+    assert all((run.checkpoints / "last.pt").exists() for run in runs)
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_reaches_every_run_and_all_are_waited_for(long_sweep, signum, code):
+    process, runs = long_sweep
+    process.send_signal(signum)
+    process.communicate(timeout=60)
+    assert process.returncode == code
+    assert not any(run.is_locked() for run in runs)
+    assert all((run.checkpoints / "last.pt").exists() for run in runs)
+
+
+def test_threads_are_shared_and_gpus_dealt_in_turn(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    slots = _slots(3)
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in slots] == ["3", "5", "3"]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert all(slot["OMP_NUM_THREADS"] == str(max(1, cores // 3)) for slot in slots)
+    assert _slots(1) == [{}]  # a single run has the machine to itself
+
+
+def test_no_gpu_is_dealt_where_none_is_visible(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert _gpus() == []
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "many", "1.5"])
+def test_jobs_must_be_a_number(jobs, tmp_path):
+    done = sweep("seed=0,1", f"jobs={jobs}", cwd=tmp_path)
+    assert done.returncode == 2 and "jobs=" in done.stderr and "Traceback" not in done.stderr
