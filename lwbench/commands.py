@@ -285,6 +285,7 @@ def _facts(data, config: dict[str, Any]) -> dict[str, Any]:
         "train_size": data.train_size,
         "test_size": data.test_size,
         "classes": data.num_classes,
+        "left_out": list(data.source.left_out),
     }
 
 
@@ -325,7 +326,9 @@ class _log_to:
     """While it lasts, the log goes to the run's train.log, and warnings to the screen too."""
 
     def __init__(self, run: Run) -> None:
-        self._handler = logging.FileHandler(run.path / "train.log")
+        self._handler = logging.FileHandler(
+            run.path / "train.log", encoding="utf-8", errors="backslashreplace"
+        )
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
 
     def __enter__(self) -> None:
@@ -360,6 +363,8 @@ def _announce(run, choices, data, cost, settings, precision, device, options) ->
     for line in lines:
         log.info(line)
         screen.print(line, markup=False)
+    for line in data.source.left_out:
+        log.info("left out: %s", line)
 
 
 def _print_result(run: Run, result: dict[str, Any], how: str) -> None:

@@ -23,6 +23,14 @@ class NonFiniteError(LwbenchError):
     """The training loss became NaN or infinite (exit code 1)."""
 
 
+def shown(name: object) -> str:
+    """A path or a name as it may stand in a message: in one line, control characters escaped."""
+    text = str(name)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def nearest(word: str, words: Iterable[str], count: int = 3) -> str:
     """A hint such as "; nearest: lr, eta_min", or all words where few, or nothing."""
     words = sorted(set(words))

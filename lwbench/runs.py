@@ -70,7 +70,7 @@ def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _is_off(value: Any) -> bool:
-    return value in (None, False, 0, "none") or value == []
+    return value in (None, False, 0, "none", "raise") or value == []
 
 
 def _plain(value: Any) -> Any:

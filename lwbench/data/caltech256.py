@@ -12,7 +12,8 @@ from ..registry import DATASETS
 from .download import download_once
 from .source import Source
 from .streamed import Share, streamed_source
-from .tree import first_with, require_root, scan, split_listing
+from .tree import Listing, first_with, require_root, scan, split_listing
+from .verify import OnBadImage
 
 TREE = "256_ObjectCategories"
 CLUTTER = frozenset({"257.clutter"})
@@ -28,13 +29,27 @@ def caltech256(
     cache: str | None = None,
     split_seed: int = 0,
     crop: Share = 0.875,
+    on_bad_image: OnBadImage = "raise",
 ) -> Source:
     """Caltech-256, streamed; 1/8 of each class, drawn by `split_seed`, is for validation.
 
     `root`: the folder 256_ObjectCategories or one that holds it; without one, the user's data
-    folder, where it is downloaded to. `cache`, `crop`: see `streamed_source`. Raises UsageError
-    where the tree is missing or faulty.
+    folder, where it is downloaded to. `cache`, `crop`, `on_bad_image`: see
+    `streamed_source`. Raises UsageError where the tree is missing or faulty.
     """
+    return streamed_source(
+        "caltech256",
+        splits(root, split_seed, strict=on_bad_image == "raise"),
+        image_size=image_size,
+        crop=crop,
+        cache=cache,
+        on_bad_image=on_bad_image,
+        published_classes=256,
+    )
+
+
+def splits(root: str | None, split_seed: int, strict: bool) -> tuple[Listing, Listing]:
+    """Training and validation listing, see `split_listing`. Raises UsageError."""
     layout = f"{TREE}/<class>/*.jpg ({SIZE})"
     if root is None:
         place = data_home() / "caltech256"
@@ -47,14 +62,7 @@ def caltech256(
     if tree is None:
         download(place)
         tree = place / "caltech256" / TREE
-    return streamed_source(
-        "caltech256",
-        split_listing(scan(tree, skip=CLUTTER), 8, split_seed),
-        image_size=image_size,
-        crop=crop,
-        cache=cache,
-        published_classes=256,
-    )
+    return split_listing(scan(tree, CLUTTER, strict), 8, split_seed, strict)
 
 
 def find(place: Path) -> Path | None:

@@ -2,9 +2,13 @@
 
 torchvision's decoders are three to four times as fast as Pillow's and let other threads run
 meanwhile; on 8-bit JPEG and PNG both give the same pixels. What torchvision does not read as plain
-8-bit RGB or grey (palettes, alpha, 16 bits, CMYK, other formats) goes to Pillow.
+8-bit RGB or grey (palettes, alpha, 16 bits, CMYK, other formats) goes to Pillow. Every image file
+of lwbench is read here: the first frame of several, alpha dropped, upright as EXIF has it.
 """
 
+import os
+import re
+import stat
 import warnings
 from collections.abc import Callable
 from functools import cache, partial
@@ -16,23 +20,45 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import UsageError
+from ..errors import UsageError, shown
 
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 )
+UNREAD = "cannot be read"  # said of a file whose content was not seen
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 
 
+class BadImage(UsageError):
+    """A file that is no readable image: `path`, and the `reason` in a few words."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(
+            f"{shown(path)}: not a readable image ({reason})\n"
+            "restore or remove the file, and start again; lwbench check lists all such files"
+        )
+        self.path, self.reason = str(path), reason
+
+
 def decode(path: Path | str) -> Tensor:
-    """The image of a file, (3, H, W) uint8. Raises UsageError naming a file that is no image."""
+    """The image of a file, (3, H, W) uint8. Raises BadImage naming a file that is none."""
     try:
+        # a named pipe would hang for ever, a device fill the memory
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ValueError("not a regular file")
         return decode_bytes(Path(path).read_bytes())
     except Exception as error:  # decoders raise nearly anything on damaged input
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise UsageError(
-            f"{path}: not a readable image ({reason})\nrestore or remove the file, and start again"
-        ) from None
+        raise BadImage(path, in_words(error)) from None
+
+
+def in_words(error: Exception) -> str:
+    """What is wrong with a file, in a line; the same words for the same fault."""
+    if system := getattr(error, "strerror", None):
+        return f"{UNREAD}: {system}"
+    if type(error).__name__ == "UnidentifiedImageError":  # Pillow names the place in memory
+        return "no known image format"
+    text = re.sub(r"^\w+, \S+:\d+, ", "", str(error).strip())  # torchvision: its source file
+    return shown(text.split("\n")[0][:120]) or type(error).__name__
 
 
 def decode_bytes(content: bytes) -> Tensor:
@@ -64,7 +90,8 @@ def torchvision_decoders() -> dict[str, Callable[[Tensor], Tensor]]:
         return {}
     warnings.filterwarnings("ignore", "The image decoding", DeprecationWarning)
     decoders = {"jpeg": decode_jpeg, "png": decode_png}
-    return {name: partial(f, mode=ImageReadMode.RGB) for name, f in decoders.items()}
+    upright = {"mode": ImageReadMode.RGB, "apply_exif_orientation": True}
+    return {name: partial(f, **upright) for name, f in decoders.items()}
 
 
 def jpeg_components(content: bytes) -> int:
@@ -80,13 +107,16 @@ def jpeg_components(content: bytes) -> int:
 
 def decode_pillow(content: bytes) -> Tensor:
     """Likewise with Pillow: any mode to RGB, 16-bit grey scaled to 8 bits, alpha dropped."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
-    with Image.open(BytesIO(content)) as image:
+    with Image.open(BytesIO(content)) as opened:
+        image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I"):  # Pillow would cut 16 bits off at 255
             grey = np.asarray(image).astype(np.float64) / 257
             rgb = np.repeat(grey.round().clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
         else:
+            if "transparency" in image.info:  # Pillow warns where it would be lost on the way
+                image = image.convert("RGBA")
             rgb = np.array(image.convert("RGB"))
     return torch.from_numpy(rgb).permute(2, 0, 1)
 

@@ -14,7 +14,8 @@ from torch import Tensor
 def stable_seed(*parts: object) -> int:
     """A 63-bit seed from the parts' text; the same in every process and Python version."""
     text = "/".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    content = text.encode("utf-8", "surrogateescape")  # names need not be unicode
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big") >> 1
 
 
 def generator(*parts: object) -> torch.Generator:

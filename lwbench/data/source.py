@@ -36,7 +36,8 @@ class Source:
     `stored`: side S of the stored images, in pixels. `window`: side of the crop that training and
     evaluation take from them, before it is resized to the network's input. `mean`, `std`: per
     channel, of the training images in [0, 1]. `digest`: sha256 of the content, as hex (of pixels
-    and labels, or of relative paths and file sizes where images stream).
+    and labels, or of relative paths and file sizes where images stream). `left_out`: files that
+    are no readable images and were passed over, as `path (reason)`.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Source:
     std: tuple[float, float, float]
     digest: str
     published_classes: int | None = None
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         found = len(self.class_names)
@@ -97,7 +99,7 @@ def canonical(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nd
 
 def content_digest(class_names: Iterable[str], *arrays: np.ndarray) -> str:
     """The sha256, as hex, of class names and arrays (with their shapes)."""
-    digest = hashlib.sha256("\0".join(class_names).encode())
+    digest = hashlib.sha256("\0".join(class_names).encode("utf-8", "surrogateescape"))
     for array in arrays:
         digest.update(str(array.shape).encode())
         digest.update(np.ascontiguousarray(array))

@@ -14,6 +14,7 @@ from .packfile import packed_images
 from .source import Source, Split, channel_statistics
 from .stream import decoded_batches
 from .tree import Listing
+from .verify import OnBadImage, batched, without_bad_images
 
 log = logging.getLogger("lwbench")
 
@@ -28,6 +29,7 @@ def streamed_source(
     image_size: int,
     crop: float,
     cache: str | None,
+    on_bad_image: OnBadImage = "raise",
     published_classes: int | None = None,
 ) -> Source:
     """A source of files: `splits` are the training and the test listing.
@@ -35,8 +37,13 @@ def streamed_source(
     Images are kept, or cached, as squares of `image_size / crop` px, of which training takes a
     random and evaluation the central window of `image_size`: 224 of 256 px with 0.875. Mean and
     deviation are those of up to 512 training images, evenly spaced in canonical order. `cache`:
-    a folder for the decoded images, else every epoch decodes them.
+    a folder for the decoded images, else every epoch decodes them. `on_bad_image`: a file that is
+    no image ends the run where it is read, or all such are found first and left out ("skip"): the
+    splits of a set that may hold such files come from `scan` with `strict=False`.
     """
+    left_out: list[str] = []
+    if on_bad_image == "skip":
+        splits, left_out = without_bad_images(name, splits, cache)
     side = round(image_size / crop)
     sample = splits[0].paths[:: -(-len(splits[0].paths) // SAMPLE)]
     mean, std = channel_statistics(decode_files(sample, side))
@@ -59,13 +66,14 @@ def streamed_source(
         std=std,
         digest=listing_digest(splits),
         published_classes=published_classes,
+        left_out=tuple(left_out),
     )
 
 
 def decode_files(paths: list[str], side: int) -> Tensor:
     """All files as squares, (N, side, side, 3) uint8. Raises UsageError naming a bad one."""
-    batches = [paths[first : first + 64] for first in range(0, len(paths), 64)]
-    return torch.cat(list(decoded_batches(batches, side, workers=min(8, os.cpu_count() or 1))))
+    workers = min(8, os.cpu_count() or 1)
+    return torch.cat(list(decoded_batches(batched(paths), side, workers=workers)))
 
 
 def listing_digest(splits: tuple[Listing, Listing]) -> str:
@@ -74,5 +82,6 @@ def listing_digest(splits: tuple[Listing, Listing]) -> str:
     for part, listing in zip(("train", "test"), splits, strict=True):
         for path, size in zip(listing.paths, listing.sizes, strict=True):
             relative = "/".join(Path(path).parts[-2:])
-            digest.update(f"{part}/{relative}\0{size}\n".encode())
+            text = f"{part}/{relative}\0{size}\n"
+            digest.update(text.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

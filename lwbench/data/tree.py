@@ -2,12 +2,13 @@
 
 import hashlib
 import os
-from dataclasses import dataclass
+import stat
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from ..errors import UsageError
+from ..errors import UsageError, shown
 from .decode import SUFFIXES
 from .draws import held_out
 
@@ -22,6 +23,7 @@ class Listing:
     sha256, as hex, of relative paths, sizes and times of change.
     """
 
+    folder: str
     class_names: list[str]
     paths: list[str]
     labels: list[int]
@@ -31,77 +33,116 @@ class Listing:
     def part(self, chosen: torch.Tensor) -> "Listing":
         """Only the files where `chosen` (N,) bool says so."""
         keep = chosen.nonzero()[:, 0].tolist()
-        return Listing(
-            self.class_names,
-            [self.paths[i] for i in keep],
-            [self.labels[i] for i in keep],
-            [self.sizes[i] for i in keep],
-            self.stamp,
+        return replace(
+            self,
+            paths=[self.paths[i] for i in keep],
+            labels=[self.labels[i] for i in keep],
+            sizes=[self.sizes[i] for i in keep],
         )
 
+    @property
+    def key(self) -> str:
+        """16 hex digits for what is kept of these files: other files or changed ones, another key.
 
-def scan(folder: Path, skip: frozenset[str] = frozenset()) -> Listing:
+        The listing of a part of a tree has the whole tree's stamp: the paths tell them apart.
+        """
+        content = "\0".join([self.stamp, *self.paths]).encode("utf-8", "surrogateescape")
+        return hashlib.sha256(content).hexdigest()[:16]
+
+    def per_class(self) -> list[int]:
+        """The number of images of each class."""
+        return torch.tensor(self.labels).long().bincount(minlength=len(self.class_names)).tolist()
+
+
+def scan(folder: Path, skip: frozenset[str] = frozenset(), strict: bool = True) -> Listing:
     """All images of `folder/<class>/*`, classes sorted by name.
 
     Other files, hidden ones and the classes of `skip` are passed over. Raises UsageError for a
-    folder that cannot be read or has no class folders, for a class without images, and for a
-    dangling link.
+    folder that cannot be read or has no class folders; where `strict`, for a class without images,
+    a dangling link, and what has an image's name and is no file, too.
     """
-    classes = sorted(e.name for e in _entries(folder) if e.is_dir() and e.name not in skip)
+    folders = (e.name for e in _entries(folder) if stat.S_ISDIR(_stat(e).st_mode))
+    classes = sorted(name for name in folders if name not in skip)
     if not classes:
-        raise UsageError(f"{folder}: no class folders; expected {folder}/<class>/<image>")
-    listing = Listing(classes, [], [], [], "")
+        raise UsageError(f"{shown(folder)}: no class folders; expected <class>/<image> in it")
+    listing = Listing(str(folder), classes, [], [], [], "")
     stamp = hashlib.sha256()
     for label, name in enumerate(classes):
         files = [e for e in _entries(folder / name) if e.name.lower().endswith(ENDINGS)]
-        if not files:
+        if strict and not files:
             raise UsageError(
-                f"{folder / name}: no images in this class folder\n"
+                f"{shown(folder / name)}: no images in this class folder\n"
                 f"remove the folder, or fill it (known: {' '.join(ENDINGS)})"
             )
         for entry in sorted(files, key=lambda e: e.name):
-            status = _stat(entry)
-            stamp.update(f"{name}/{entry.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            size, changed = _size_and_time(entry, strict)
+            # names need not be unicode: the file system's own bytes
+            text = f"{name}/{entry.name}\0{size}\0{changed}\n"
+            stamp.update(text.encode("utf-8", "surrogateescape"))
             listing.paths.append(entry.path)
             listing.labels.append(label)
-            listing.sizes.append(status.st_size)
-    return Listing(classes, listing.paths, listing.labels, listing.sizes, stamp.hexdigest())
+            listing.sizes.append(size)
+    return replace(listing, stamp=stamp.hexdigest())
 
 
-def scan_splits(root: Path, train: str, test: str) -> tuple[Listing, Listing]:
-    """The listings of `root/<train>` and `root/<test>`. Raises UsageError where classes differ."""
-    first, second = scan(root / train), scan(root / test)
-    require_same_classes(first.class_names, second.class_names, root / train, root / test)
-    return first, second
+def scan_splits(root: Path, train: str, test: str, strict: bool = True) -> tuple[Listing, Listing]:
+    """The listings of `root/<train>` and `root/<test>`; where `strict`, of the same classes.
+
+    Raises UsageError, see `scan` and `require_same_classes`.
+    """
+    splits = scan(root / train, strict=strict), scan(root / test, strict=strict)
+    if strict:
+        require_same_classes(splits)
+    return splits
 
 
-def require_same_classes(train: list[str], test: list[str], here: Path, there: Path) -> None:
+def require_same_classes(splits: tuple[Listing, Listing]) -> None:
     """Raises UsageError naming classes that only one split has: their labels would be shifted."""
-    for only, place in ((set(train) - set(test), here), (set(test) - set(train), there)):
+    train, test = (set(listing.class_names) for listing in splits)
+    for only, listing in zip((train - test, test - train), splits, strict=True):
         if only:
-            names = ", ".join(sorted(only)[:5]) + (", ..." if len(only) > 5 else "")
+            here, there = (shown(listing.folder) for listing in splits)
             raise UsageError(
-                f"{here} and {there} differ in their classes: only {place} has {names}\n"
-                "both splits need the same class folders"
+                f"{here} and {there} differ in their classes: only {shown(listing.folder)} has "
+                f"{some(sorted(only))}\nboth splits need the same class folders"
             )
 
 
-def split_listing(listing: Listing, one_in: int, split_seed: int) -> tuple[Listing, Listing]:
+def require_every_class(splits: tuple[Listing, Listing]) -> None:
+    """Raises UsageError naming a class without images in one of the splits."""
+    for part, listing in zip(("train", "test"), splits, strict=True):
+        for name, count in zip(listing.class_names, listing.per_class(), strict=True):
+            if not count:
+                raise UsageError(
+                    f"{shown(Path(listing.folder) / name)}: no readable image to {part} on\n"
+                    "remove the class folder, or fill it"
+                )
+
+
+def some(names: list[str], most: int = 5) -> str:
+    """The first names of a list, as text in one line."""
+    return ", ".join(shown(name) for name in names[:most]) + (", ..." if len(names) > most else "")
+
+
+def split_listing(
+    listing: Listing, one_in: int, split_seed: int, strict: bool = True
+) -> tuple[Listing, Listing]:
     """Training and validation part: one in `one_in` of each class, drawn by `split_seed`.
 
     A class's draw depends on its name alone, so that a sample of the classes splits as the whole
-    set does. Raises UsageError for a class of one image.
+    set does. Where `strict`, raises UsageError for a class of one image; else it trains.
     """
-    labels = torch.tensor(listing.labels)
+    labels = torch.tensor(listing.labels).long()
     out = torch.zeros(len(labels), dtype=torch.bool)
     for label, name in enumerate(listing.class_names):
         members = (labels == label).nonzero()[:, 0]
-        if len(members) < 2:
-            folder = os.path.dirname(listing.paths[members[0]])
+        if len(members) >= 2:
+            out[members] = held_out(len(members), one_in, split_seed, name)
+        elif strict:
+            folder = shown(Path(listing.folder) / name)
             raise UsageError(
                 f"{folder}: one image cannot be split into training and validation; it takes two"
             )
-        out[members] = held_out(len(members), one_in, split_seed, name)
     return listing.part(~out), listing.part(out)
 
 
@@ -109,19 +150,30 @@ def first_with(root: Path, candidates: list[Path], folders: tuple[str, ...]) -> 
     """The first of `candidates` (relative to `root`) that holds all the `folders`, or None."""
     for candidate in candidates:
         place = root / candidate
-        if all((place / folder).is_dir() for folder in folders):
+        if all(is_folder(place / folder) for folder in folders):
             return place
     return None
 
 
 def require_root(root: str, name: str, layout: str, hint: str) -> Path:
     """An explicit root, which must exist: nothing is downloaded there. Raises UsageError."""
-    place = Path(root).expanduser()
-    if not place.is_dir():
+    place = Path(os.path.expanduser(root))
+    if not is_folder(place):
         raise UsageError(
-            f"data.root={root}: no such folder ({place.absolute()}); {name} needs {layout}\n{hint}"
+            f"data.root={shown(root)}: no such folder ({shown(place.absolute())}); {name} needs "
+            f"{layout}\n{hint}"
         )
     return place
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder. Raises UsageError where the system does not let one see."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise UsageError(f"{shown(path)}: cannot be read ({error.strerror})") from None
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:
@@ -129,7 +181,7 @@ def _entries(folder: Path) -> list[os.DirEntry]:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
-        raise UsageError(f"{folder}: cannot be read ({error.strerror})") from None
+        raise UsageError(f"{shown(folder)}: cannot be read ({error.strerror})") from None
 
 
 def _stat(entry: os.DirEntry) -> os.stat_result:
@@ -137,4 +189,19 @@ def _stat(entry: os.DirEntry) -> os.stat_result:
         return entry.stat()
     except OSError as error:
         kind = "a link to nothing" if entry.is_symlink() else "cannot be read"
-        raise UsageError(f"{entry.path}: {kind} ({error.strerror}); restore or remove it") from None
+        raise UsageError(
+            f"{shown(entry.path)}: {kind} ({error.strerror}); restore or remove it"
+        ) from None
+
+
+def _size_and_time(entry: os.DirEntry, strict: bool) -> tuple[int, int]:
+    """Size and time of change of a file; of the link itself where it leads nowhere."""
+    if not strict and not os.path.exists(entry.path):
+        status = entry.stat(follow_symlinks=False)
+    else:
+        status = _stat(entry)
+    if strict and not stat.S_ISREG(status.st_mode):
+        raise UsageError(
+            f"{shown(entry.path)}: not a regular file, though it has an image's name; remove it"
+        )
+    return status.st_size, status.st_mtime_ns
