@@ -26,7 +26,14 @@ VERBS = {
     "eval": "evaluate a run, or a checkpoint, again",
     "profile": "what a network costs: parameters, MACs under each rule; -m for several",
     "table": "published tables, with what was counted and measured beside them",
+    "reproduce": "run what a table's cells still need, and show the table",
     "list": "models, data sets, optimizers, schedulers, experiments",
+}
+# what completion offers behind the verbs whose keys are not Hydra's
+PLAIN_KEYS = {
+    "list": ("model", "data", "optimizer", "scheduler", "experiment"),
+    "table": ("table=", "format="),
+    "reproduce": ("table=", "rows=", "columns=", "seeds=", "jobs=", "dry_run=true", "kept=false"),
 }
 ComposedRun = tuple[dict[str, Any], dict[str, str]]  # configuration, choices in the groups
 GROUPS = ("model", "data", "optimizer", "scheduler", "experiment")
@@ -89,6 +96,7 @@ def _dispatch(arguments: list[str]) -> int:
         "eval": _eval,
         "profile": _profile,
         "table": _table,
+        "reproduce": _reproduce,
         "list": _list,
     }
     return commands[verb](overrides, set(flags))
@@ -154,6 +162,61 @@ def _table(arguments: list[str], flags: set[str]) -> int:
     else:
         print(formats.render(filled, format, width))
     return 0
+
+
+def _reproduce(arguments: list[str], flags: set[str]) -> int:
+    from .results import published, reproduce
+    from .results.records import records
+    from .results.selection import selected
+    from .sweep import Job, number_of_jobs, run_all, show_failures
+
+    own = ("table", "rows", "columns", "seeds", "jobs", "dry_run", "kept")
+    keys, extra = _own_and_training(arguments, own)
+    if "table" not in keys:
+        raise UsageError("reproduce needs table=<name>, such as table=ldc/4; or table=all")
+    tables = selected(published.load(keys["table"]), keys.get("rows"), keys.get("columns"))
+    composed = composed_runs(reproduce.requests(tables, extra))
+    if not composed:
+        raise UsageError("no accuracy among these cells; lwbench table shows what is counted")
+    at_once = number_of_jobs(_whole(keys.get("jobs", "1")))
+    out = Path(next(iter(composed.values()))[0]["out"])
+    found = records(out, kept=_truth("kept", keys.get("kept", "true")))
+    planned = reproduce.plan(composed, reproduce.seeds(keys.get("seeds", "3")), found)
+    for line in reproduce.summary(planned, at_once):
+        print(f"# {line}")
+    if _truth("dry_run", keys.get("dry_run", "false")):
+        print("\n".join(run.line for run in planned))
+        return 0
+    jobs = [Job(p.overrides, dict(p.config), dict(p.choices)) for p in planned if not p.is_finished]
+    failures = run_all(jobs, at_once)
+    shown = [f"{key}={keys[key]}" for key in ("table", "rows", "columns", "kept") if key in keys]
+    _table([*shown, *extra], set())
+    return show_failures(failures)
+
+
+def _own_and_training(
+    arguments: list[str], own: tuple[str, ...]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """A verb's own keys, and overrides of every run behind the cells. Raises UsageError."""
+    mine = [a for a in arguments if a.partition("=")[0] in own or "=" not in a]
+    extra = tuple(a for a in arguments if a not in mine)
+    for override in extra:
+        key = override.partition("=")[0].lstrip("+~")
+        if key in ("seed", "model", "data", "force"):
+            raise UsageError(
+                f"{override}: a table's rows and columns say it; choose rows=, columns="
+            )
+    return _plain_values(mine, own), extra
+
+
+def _truth(key: str, text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise UsageError(f"{key}={text}: true or false")
+    return text.lower() == "true"
+
+
+def _whole(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 def counted(requests: list[Any]) -> dict[Any, Any]:
@@ -383,8 +446,8 @@ def _complete(arguments: list[str]) -> int:
             print(" ".join(VERBS))
             return 0
         verb = words[position] if words[position] in VERBS else "train"
-        if verb in ("list", "table"):
-            print(" ".join(GROUPS if verb == "list" else ["table=", "format="]))
+        if verb in PLAIN_KEYS:
+            print(" ".join(PLAIN_KEYS[verb]))
             return 0
         # Hydra takes the first word behind the program for an override
         line = " ".join([words[0], *words[position + 1 :]]) + (" " if is_new_word else "")
@@ -415,6 +478,7 @@ usage: lwbench <command> [key=value ...]
   lwbench eval run=outputs/digits/ldc3/...        the same figures again
   lwbench profile model=ldc0                      its cost
   lwbench table table=ldc/4                       a published table, checked
+  lwbench reproduce table=ldc/4 columns=cifar10   its missing runs, then the table
   lwbench <command> --help                        its keys and groups
 
 completion: eval "$(lwbench -sc install=bash)\""""
@@ -431,6 +495,19 @@ def _help_of(verb: str) -> str:
             "usage: lwbench table [table=<name>] [format=<format>]\n\nwithout a name: all tables, "
             f"a line each\n\ntable: {names} or the path of a YAML file\n"
             "format: terminal markdown latex html csv json"
+        )
+    if verb == "reproduce":
+        return (
+            "usage: lwbench reproduce table=<name> [rows=...] [columns=...] [seeds=3] [jobs=1] "
+            "[dry_run=true] [kept=false] [key=value ...]\n\nruns what the cells still need, then "
+            "shows the table\n\n"
+            "rows: labels; columns: keys, data sets or kinds; comma lists\n"
+            "seeds: how many (3 is 0, 1, 2), or a list\n"
+            "jobs: runs at once, sharing cores and GPUs\n"
+            "dry_run: print the plan and a line a run, for a shell\n"
+            "kept: whether runs under <out>/measured count as finished (true)\n"
+            "any other key is an override of every run, as in epochs=10 image_size=32: a reduced "
+            "study,\nwhich lwbench table shows with the same overrides"
         )
     flags = {"train": "[-m] [--cfg] ", "profile": "[-m] "}.get(verb, "")
     keys = (conf_folder() / f"{verb}.yaml").read_text(encoding="utf-8")

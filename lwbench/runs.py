@@ -138,7 +138,7 @@ class Run:
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock", timeout=0)
+            lock = FileLock(self.path / ".lock", timeout=1)  # `is_locked` holds it for an instant
             lock.acquire()
         except Timeout:
             holder = self.read_env().get("process", "another process")

@@ -1,0 +1,202 @@
+"""A table's runs: planned, made, made again only where something is missing."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lwbench.cli import composed_runs, main
+from lwbench.errors import UsageError
+from lwbench.results import published, reproduce
+from lwbench.results.records import keep, records
+from lwbench.results.selection import selected
+from lwbench.runs import Run, identity
+
+ROOT = Path(__file__).parent.parent
+OWN = """
+source: a study of one's own
+columns: {top1: {kind: top1, data: digits}}
+rows:
+  - {label: plain, run: model=mb0}
+  - {label: deformable, run: model=ldc0}
+"""
+
+
+def lwbench(*arguments, cwd, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "lwbench", *arguments], cwd=cwd, capture_output=True, text=True,
+        timeout=280, **options,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "mine.yaml").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def planned(extra, wanted, out, kept=True):
+    tables = selected(published.load("ldc/4"), None, "cifar10")
+    composed = composed_runs(reproduce.requests(tables, (*extra, f"out={out}")))
+    return reproduce.plan(composed, wanted, records(Path(out), kept=kept))
+
+
+def directory(run):
+    return Run.of(run.config, run.choices)
+
+
+def finish(run, epochs=10, seconds=1000.0):
+    """Give a planned run a result, as if it had been made."""
+    path = directory(run).path
+    path.mkdir(parents=True)
+    figures = {"epoch": 1, "test_loss": 1, "test_top1": 1, "test_top5": 1, "train_top1": 1}
+    result = {
+        "identity": identity(run.config), "model": run.choices["model"], "data": "cifar10",
+        "seed": run.config["seed"], "epochs": epochs, "precision": "fp32", "device": "a processor",
+        "params": 1, "seconds": seconds, "images_per_s": 1, "final": figures, "best": figures,
+    }  # fmt: skip
+    (path / "result.json").write_text(json.dumps(result))
+    (path / "config.yaml").write_text(json.dumps(run.config))
+
+
+# the plan
+
+
+def test_a_column_needs_each_row_with_each_seed_a_seed_after_the_other(tmp_path):
+    plan = planned((), [0, 1, 2], tmp_path)
+    assert [p.config["seed"] for p in plan] == [0] * 6 + [1] * 6 + [2] * 6
+    assert [p.choices["model"] for p in plan[:6]] == ["mb0", "dc0", "ldc0", "ldc1", "ldc2", "ldc3"]
+    assert {p.state for p in plan} == {"missing"} and all(p.seconds is None for p in plan)
+
+
+def test_finished_resumable_and_missing_runs_are_told_apart(tmp_path):
+    first, second, *_ = planned((), [0], tmp_path)
+    finish(first)
+    half = directory(second)
+    half.checkpoints.mkdir(parents=True)
+    (half.checkpoints / "last.pt").write_bytes(b"")
+    half.append_metrics({"epoch": 1})
+    again = planned((), [0], tmp_path)
+    assert [p.state for p in again[:3]] == ["finished", "resumable", "missing"]
+    assert again[0].line.startswith("# finished: lwbench train model=mb0")
+    assert again[1].line.endswith("# goes on after 1 of 100 epochs")
+    # 1000 s for ten epochs: 99 are left of the second, none of the first
+    assert [p.seconds for p in again[:3]] == [0, 9900, 10000]
+    assert "other networks" in reproduce.summary(again, 1)[1]
+
+
+def test_half_the_time_is_estimated_for_two_at_once(tmp_path):
+    first, *_ = planned((), [0], tmp_path)
+    finish(first, epochs=100, seconds=7200)
+    plan = planned((), [0], tmp_path)
+    assert "about 10 h 0 min with jobs=1" in reproduce.summary(plan, 1)[1]
+    assert "about 5 h 0 min with jobs=2" in reproduce.summary(plan, 2)[1]
+
+
+def test_kept_runs_count_as_finished_unless_told_otherwise(tmp_path):
+    first, *_ = planned((), [0], tmp_path)
+    finish(first)
+    (record,) = records(tmp_path)
+    keep(record, tmp_path)
+    (record.run.path / "result.json").unlink()
+    assert planned((), [0], tmp_path)[0].state == "kept"
+    assert planned((), [0], tmp_path, kept=False)[0].state == "missing"
+
+
+def test_a_reduced_study_shares_no_run_with_the_full_one(tmp_path):
+    full, reduced = planned((), [0], tmp_path), planned(("epochs=10",), [0], tmp_path)
+    assert not {identity(p.config) for p in full} & {identity(p.config) for p in reduced}
+
+
+def test_the_planned_identity_is_that_of_the_printed_command(tmp_path):
+    (run, *_) = planned(("epochs=10", "image_size=32"), [4], tmp_path)
+    words = tuple(shlex.split(run.command)[2:])
+    config, _ = composed_runs([words])[words]
+    assert identity(config) == identity(run.config) and config["seed"] == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("3", [0, 1, 2]), ("0,5,7", [0, 5, 7]), ("[7]", [7]), ("4,4", [4])]
+)
+def test_seeds_are_a_number_or_a_list(text, found):
+    assert reproduce.seeds(text) == found
+
+
+@pytest.mark.parametrize("text", ["0", "", "a", "-1", "1.5", "1;2", "[]", "1," + "9" * 30])
+def test_other_seeds_are_refused(text):
+    with pytest.raises(UsageError, match="seeds="):
+        reproduce.seeds(text)
+
+
+# the command
+
+
+def test_dry_run_prints_one_line_a_run_without_data_or_torch(tmp_path):
+    code = (
+        "import sys; from lwbench.cli import main; code = main(sys.argv[1:]); "
+        "sys.exit(3 if 'torch' in sys.modules else code)"
+    )
+    arguments = ["reproduce", "table=hsnet/4", "seeds=2", "dry_run=true"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    commands = [line for line in done.stdout.splitlines() if not line.startswith("#")]
+    assert commands and all(line.startswith("lwbench train ") for line in commands)
+    assert subprocess.run(["bash", "-n"], input=done.stdout, text=True).returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "needs table="),
+        (["table=ldc/44"], "no table"),
+        (["table=ldc/4", "columns=cifar1"], "no column"),
+        (["table=ldc/4", "columns=params"], "no accuracy among these cells"),
+        (["table=ldc/4", "seed=3"], "rows and columns"),
+        (["table=ldc/4", "epohcs=3"], "unknown key 'epohcs'; nearest: epochs"),
+        (["table=ldc/4", "jobs=none"], "jobs=none"),
+        (["table=ldc/4", "dry_run=perhaps"], "dry_run=perhaps"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line_and_exit_code_2(arguments, said, tmp_path, capsys):
+    assert main(["reproduce", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error and len(error.splitlines()) == 1
+
+
+def test_every_published_table_has_a_line_in_the_script():
+    lines = (ROOT / "scripts" / "tables.sh").read_text().splitlines()
+    named = [found[1] for line in lines if (found := re.search(r"table=(\S+)", line))]
+    assert sorted(named) == sorted(published.names())
+
+
+def test_a_study_killed_and_started_again_ends_in_the_table_of_an_undisturbed_one(own):
+    arguments = ["reproduce", "table=mine.yaml", "seeds=2", "epochs=2", "batch_size=64"]
+    command = [sys.executable, "-m", "lwbench", *arguments, "jobs=2"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 100
+    while not list(own.glob("outputs/digits/*/*/metrics.csv")) and time.monotonic() < end:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    disturbed = lwbench(*arguments, "jobs=2", cwd=own)
+    assert disturbed.returncode == 0, disturbed.stderr
+    calm = lwbench(*arguments, "jobs=2", "out=calm", cwd=own)
+    shown = lwbench("table", "table=mine.yaml", "epochs=2", "batch_size=64", "format=json", cwd=own)
+    calmly = lwbench(
+        "table", "table=mine.yaml", "epochs=2", "batch_size=64", "format=json", "out=calm", cwd=own
+    )
+    measured = [cell["measured"] for cell in json.loads(shown.stdout)]
+    assert None not in measured
+    assert measured == [cell["measured"] for cell in json.loads(calmly.stdout)]
+    assert calm.returncode == 0 and os.path.exists("calm")
