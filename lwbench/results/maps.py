@@ -1,0 +1,184 @@
+"""Pictures of one run's arrays: its confusion matrices, and what its deformable layer looks at.
+
+What is missing or damaged raises NoPicture, whose message says why; a caller leaves that picture
+out.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from .canvas import NoPicture, plain, styled
+from .records import Record
+
+NUMBERS_UP_TO = 20  # classes: more cells than that have no room for a number
+TICKS = 20  # of an axis, at most
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file. Raises NoPicture where it is missing or damaged."""
+    if not path.is_file():
+        raise NoPicture(f"{path} is missing")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except Exception as error:  # numpy, zipfile and zlib have a dozen types for a damaged file
+        raise NoPicture(f"{path} is damaged: {plain(error, 100)}") from None
+
+
+def _are_numbers(*arrays: np.ndarray) -> bool:
+    return all(array.dtype.kind in "iuf" and np.isfinite(array).all() for array in arrays)
+
+
+# --- confusion ----------------------------------------------------------------------------------
+
+
+@styled()
+def confusion(record: Record, class_names: Sequence[str] | None = None) -> Figure:
+    """Confusion matrices of train and test over the final weights, in percent of the true class.
+
+    `class_names`: else those that the run recorded, else indices. Up to 20 classes have numbers in
+    their cells. Raises NoPicture where confusion.npz is missing or damaged.
+    """
+    path = record.run.path / "confusion.npz"
+    arrays = _arrays(path)
+    counts = {split: _counts(arrays.get(split), path) for split in ("train", "test")}
+    if len(counts["train"]) != len(counts["test"]):
+        raise NoPicture(f"{path} is damaged: train and test differ in their classes")
+    classes = len(counts["test"])
+    names = class_names or (record.env.get("data") or {}).get("class_names") or ()
+    labels = [plain(name, 16) for name in names]
+    if len(labels) != classes:
+        labels = [str(number) for number in range(classes)]
+    figure = Figure(figsize=(11, 5.6), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for ax, (split, matrix) in zip(axes, counts.items(), strict=True):
+        drawn = _matrix(ax, matrix, labels)
+        ax.set(title=f"{split} ({int(matrix.sum()):,} images)", xlabel="predicted class")
+    axes[0].set_ylabel("true class")
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.8, label="% of the true class")
+    bar.set_ticks([0, 1, 5, 10, 25, 50, 75, 100])
+    result = record.result
+    figure.suptitle(
+        f"{plain(result.model)} on {plain(result.data)}, seed {result.seed}, final epoch"
+    )
+    return figure
+
+
+def _counts(matrix: np.ndarray | None, path: Path) -> np.ndarray:
+    square = matrix is not None and matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] > 0
+    if not square or not _are_numbers(matrix) or matrix.min() < 0:
+        raise NoPicture(f"{path} is damaged: it holds no square matrices of counts, train and test")
+    return matrix.astype(float)
+
+
+def _matrix(ax: Axes, counts: np.ndarray, labels: Sequence[str]):
+    size = len(counts)
+    totals = counts.sum(1, keepdims=True)
+    percent = np.divide(100 * counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
+    ax.set_facecolor("#BBBBBB")  # a class without an image has no shares
+    # the root makes the few percent of a confusion visible beside a diagonal of ninety
+    drawn = ax.imshow(percent, cmap="Blues", norm=PowerNorm(0.5, 0, 100), interpolation="nearest")
+    ticks = range(0, size, -(-size // TICKS))
+    shown = [labels[tick] for tick in ticks]
+    ax.set_xticks(ticks, shown, rotation=90 if max(map(len, shown)) > 2 else 0)
+    ax.set_yticks(ticks, shown)
+    ax.grid(False)
+    if size <= NUMBERS_UP_TO:
+        for row, column in np.argwhere(percent >= 0.5):
+            value = percent[row, column]
+            ax.text(
+                column, row, f"{value:.0f}", ha="center", va="center",
+                fontsize=8 if size <= 12 else 6, color="white" if value > 30 else "black",
+            )  # fmt: skip
+    return drawn
+
+
+# --- offsets ------------------------------------------------------------------------------------
+
+
+@styled()
+def offsets(record: Record, images: int = 3) -> Figure:
+    """Where the deformable first layer samples a few test images: an arrow a sampling point.
+
+    Each arrow leads from the point's place in the regular grid to the learned one, at nine places
+    of the layer's output; the dot at its end grows with the mask. Raises NoPicture where
+    offsets.npz is missing (no deformable layer) or damaged.
+    """
+    path = record.run.path / "offsets.npz"
+    arrays = _arrays(path)
+    pictures, offset, mask = _first_layer(arrays, path)
+    count = min(images, len(pictures))
+    figure = Figure(figsize=(3.6 * count, 4.4), layout="constrained")
+    for index, ax in enumerate(figure.subplots(1, count, squeeze=False)[0]):
+        _sampling(ax, pictures[index], offset[index], mask[index])
+    result = record.result
+    figure.suptitle(
+        f"{plain(result.model)} on {plain(result.data)}, seed {result.seed}: sampling points of the"
+        " first layer"
+    )
+    return figure
+
+
+def _first_layer(arrays: Mapping[str, np.ndarray], path: Path) -> tuple[np.ndarray, ...]:
+    """Images (N, H, W, 3) in [0, 1], offsets (N, K K, 2, OH, OW) in pixels, masks (N, K K, ...)."""
+    try:
+        name = next(key for key in arrays if key.endswith(".offset"))
+        images, offset = arrays["images"], arrays[name]
+        mask = arrays[name.removesuffix("offset") + "mask"]
+        n, points, height, width = mask.shape
+        known = (n, 3, *images.shape[2:]) == images.shape and images.ndim == 4 and images.size
+        if not known or not _are_numbers(images, offset, mask):
+            raise ValueError
+        span = (images.min((1, 2, 3), keepdims=True), images.max((1, 2, 3), keepdims=True))
+        images = (images - span[0]) / np.maximum(span[1] - span[0], 1e-6)
+        return images.transpose(0, 2, 3, 1), offset.reshape(n, points, 2, height, width), mask
+    except (StopIteration, KeyError, ValueError, TypeError, IndexError):
+        raise NoPicture(f"{path} is damaged: it holds no images, offsets and masks") from None
+
+
+def _sampling(ax: Axes, image: np.ndarray, offset: np.ndarray, mask: np.ndarray) -> None:
+    size = image.shape[0]
+    regular, moved = _positions(size, offset)
+    places = _places(offset.shape[-2]), _places(offset.shape[-1])
+    chosen = np.ix_(range(len(offset)), range(2), *places)
+    start, end = regular[chosen], moved[chosen]
+    weight = mask[np.ix_(range(len(mask)), *places)].ravel()
+    (y0, x0), (y1, x1) = (a.transpose(1, 0, 2, 3).reshape(2, -1) for a in (start, end))
+    ax.imshow(0.3 + 0.7 * image, interpolation="nearest")  # paler than the arrows
+    edge = [withStroke(linewidth=2, foreground="black")]
+    ax.plot([x0, x1], [y0, y1], color="#F0E442", linewidth=0.9, path_effects=edge)
+    ax.scatter(x0, y0, s=5, marker="s", facecolor="white", edgecolor="black", linewidth=0.5)
+    ax.scatter(x1, y1, s=3 + 15 * weight, color="#D55E00", edgecolor="black", linewidth=0.5)
+    margin = min(max(2, -end.min(), end.max() - size + 1), size / 4)  # a far arrow is cut
+    ax.set(xlim=(-margin - 0.5, size - 0.5 + margin), ylim=(size - 0.5 + margin, -margin - 0.5))
+    beyond = ((moved < -0.5) | (moved > size - 0.5)).any(1).mean()
+    ax.set(xlabel="pixels", title=f"{100 * beyond:.0f} % of the points\noutside the image")
+    ax.grid(False)
+
+
+def _positions(size: int, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Regular and learned sampling positions (K K, 2, OH, OW) as (y, x) in pixels.
+
+    Stride and padding follow from the sizes of input and output, for strides of 1 and 2.
+    """
+    kernel, out = round(len(offset) ** 0.5), offset.shape[-1]
+    stride = max(1, round(size / out))
+    padding = ((out - 1) * stride + kernel - size + stride - 1) // 2
+    tap, place = np.arange(kernel), np.arange(out) * stride - padding
+    y = tap[:, None, None, None] + place[None, None, :, None]
+    x = tap[None, :, None, None] + place[None, None, None, :]
+    shape = (kernel, kernel, out, out)
+    regular = np.stack([np.broadcast_to(y, shape), np.broadcast_to(x, shape)], 2)
+    regular = regular.reshape(kernel * kernel, 2, out, out)
+    return regular, regular + offset
+
+
+def _places(size: int, count: int = 3) -> np.ndarray:
+    """Indices of `count` outputs, evenly apart."""
+    return np.unique(((np.arange(count) + 0.5) * size / count).astype(int))
