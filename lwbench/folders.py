@@ -22,5 +22,8 @@ def cache_home() -> Path:
 
 def _xdg(variable: str, default: str) -> Path:
     folder = os.environ.get(variable, "")
-    # the standard has relative paths ignored; without a home, ~ stays as it is and cannot be made
-    return Path(folder) if os.path.isabs(folder) else Path("~").expanduser() / default
+    if os.path.isabs(folder):  # the standard has relative paths ignored
+        return Path(folder)
+    home = os.path.expanduser("~")
+    # the usual home of users that have none: nothing can be made there, and messages show it
+    return Path(home if os.path.isabs(home) else "/nonexistent") / default

@@ -2,8 +2,17 @@
 
 import json
 import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
 import zlib
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +20,7 @@ import torch
 from PIL import Image
 
 from lwbench.cli import main
-from lwbench.data import verify
+from lwbench.data import packfile, verify
 from lwbench.data.augment import Augment
 from lwbench.data.decode import BadImage, decode
 from lwbench.data.pipeline import Data
@@ -237,3 +246,200 @@ def test_a_picture_that_claims_to_be_enormous_is_named(tmp_path):
     (tmp_path / "bomb.png").write_bytes(content)
     with pytest.raises(BadImage, match=r"bomb\.png"):
         decode(tmp_path / "bomb.png")
+
+
+# --- packed caches
+
+
+def python(code, *arguments, **options):
+    """A process of its own, with `build` and what the code needs at hand."""
+    head = """
+        import os, sys, time, logging
+        from lwbench.registry import DATASETS
+        logging.basicConfig(format="%(message)s")
+        def build(name, **arguments):
+            return DATASETS.build({"builder": name, **arguments}, 32)
+    """
+    source = textwrap.dedent(head) + textwrap.dedent(code)
+    return subprocess.Popen(
+        [sys.executable, "-c", source, *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+    )  # fmt: skip
+
+
+def said(process, timeout=120):
+    out, err = process.communicate(timeout=timeout)
+    assert "Traceback" not in err, err
+    return out, err
+
+
+# what each kind of set keeps: one pack of a small set, one file of squares a split of a large one
+KINDS = [("cifar10", "*.npz"), ("folder", "*.bin")]
+PACK = """
+    cache, name, root = sys.argv[1:4]
+    found = build(name, root=root, cache=cache)
+    print(found.digest, found.train.images is not None)
+"""
+
+
+def kind_tree(root, name, count=4):
+    return str(tree(root / "tree", side=32 if name == "cifar10" else 40, count=count))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 8 MB of its own."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small file system takes privileges")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize(("name", "pattern"), KINDS)
+def test_a_full_disk_costs_the_cache_and_nothing_else(
+    tmp_path, small_disk, monkeypatch, caplog, name, pattern
+):
+    root = kind_tree(tmp_path, name)
+    wanted = build(name, root=root).digest
+    free = shutil.disk_usage(small_disk).free
+    (small_disk / "others").write_bytes(bytes(free - 8192))
+    # a quota does not show in the free space: then the disk is full in the middle of writing
+    monkeypatch.setattr(packfile.shutil, "disk_usage", lambda p: type("U", (), {"free": 1 << 40}))
+    caplog.clear()
+    assert build(name, root=root, cache=str(small_disk / "cache")).digest == wanted
+    assert "No space left on device" in caplog.text and "not kept" in caplog.text
+    assert not list((small_disk / "cache").glob(pattern))
+    assert not list((small_disk / "cache").glob("*.part"))
+    (small_disk / "others").unlink()
+    assert build(name, root=root, cache=str(small_disk / "cache")).digest == wanted
+    assert list((small_disk / "cache").glob(pattern))
+
+
+@pytest.mark.parametrize(("name", "pattern"), KINDS)
+def test_a_limit_of_file_sizes_costs_the_cache_and_nothing_else(tmp_path, name, pattern):
+    root = kind_tree(tmp_path, name)
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # noqa: E731
+    process = python(PACK, tmp_path / "cache", name, root, preexec_fn=limit)
+    out, err = said(process)
+    assert process.returncode == 0 and "File too large" in err and "not kept" in err
+    assert out.split()[0] == build(name, root=root).digest
+    assert not list((tmp_path / "cache").glob(pattern))
+
+
+SLOW = """
+    from lwbench.data import cifar, keep, packfile, stream
+    def slow(path, decode=stream.decode):
+        time.sleep(0.05)
+        return decode(path)
+    stream.decode = cifar.decode = slow
+    sync = os.fsync
+    os.fsync = lambda file: (time.sleep(1.5), sync(file))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "signum"), [(*KINDS[0], signal.SIGKILL), (*KINDS[1], signal.SIGTERM)]
+)
+def test_packing_that_is_killed_leaves_nothing_that_looks_finished(tmp_path, name, pattern, signum):
+    root, cache = kind_tree(tmp_path, name), tmp_path / "cache"
+    process = python(SLOW + PACK, cache, name, root)
+    end = time.monotonic() + 100
+    while not list(cache.glob("*.part")) and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(signum)
+    process.communicate(timeout=60)
+    assert process.returncode != 0 and not list(cache.glob(pattern))
+    found = build(name, root=root, cache=str(cache))
+    assert found.digest == build(name, root=root).digest and found.train.images is not None
+    assert list(cache.glob(pattern)) and not list(cache.glob("*.part"))
+
+
+def test_two_processes_that_pack_at_once_make_one_pack(tmp_path):
+    name = "folder"
+    root, cache = kind_tree(tmp_path, name), tmp_path / "cache"
+    both = [python(SLOW + PACK, cache, name, root) for _ in range(2)]
+    answers = [said(process) for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert answers[0][0] == answers[1][0]
+    assert "waiting for another process" in answers[0][1] + answers[1][1]
+    assert len(list(cache.glob("*.bin"))) == 2  # one a split
+    assert not list(cache.glob("*.part"))
+
+
+@pytest.mark.parametrize(("name", "pattern"), KINDS)
+def test_no_damage_to_a_cache_changes_an_image(tmp_path, caplog, name, pattern):
+    root, cache = kind_tree(tmp_path, name, count=2), str(tmp_path / "cache")
+    wanted = build(name, root=root, cache=str(tmp_path / "sound"))
+    build(name, root=root, cache=cache)
+    path = min((tmp_path / "cache").glob(pattern))
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for at in rng.integers(0, len(content), 20).tolist():
+        flipped = bytearray(content)
+        flipped[at] ^= 1 << int(rng.integers(8))
+        for damaged in (bytes(flipped), content[:at]):
+            path.write_bytes(damaged)
+            found = build(name, root=root, cache=cache)
+            assert torch.equal(found.train.images, wanted.train.images)
+            assert torch.equal(found.test.images, wanted.test.images)
+            assert torch.equal(found.train.labels, wanted.train.labels)
+    assert "damaged" in caplog.text
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """Makes a folder read-only, for root too."""
+    mounted = []
+
+    def make(place):
+        commands = (["mount", "--bind", place, place], ["mount", "-o", "remount,bind,ro", place])
+        for command in commands:
+            if subprocess.run(command, capture_output=True).returncode:
+                pytest.skip("a read-only mount takes privileges")
+            mounted[:] = [place]
+        return place
+
+    yield make
+    for place in mounted:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize(("name", "pattern"), KINDS)
+def test_a_read_only_cache_is_read_and_one_that_cannot_be_made_is_done_without(
+    tmp_path, read_only, caplog, name, pattern
+):
+    root, cache = kind_tree(tmp_path, name), tmp_path / "cache"
+    wanted = build(name, root=root, cache=str(cache))
+    read_only(cache)
+    caplog.clear()
+    found = build(name, root=root, cache=str(cache))
+    assert torch.equal(found.train.images, wanted.train.images) and "not kept" not in caplog.text
+    assert build(name, root=root, cache=str(cache / "deeper")).digest == wanted.digest
+    assert "not kept (Read-only file system)" in caplog.text
+
+
+@pytest.fixture
+def open_folder():
+    """A temporary folder that other users may look into."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
+def test_without_a_home_there_is_no_cache_and_no_failure(open_folder):
+    root = kind_tree(open_folder, "cifar10")
+    environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME")}
+    code = """
+        build("cifar10", root=sys.argv[1], cache=sys.argv[2])  # loads what that user cannot
+        if os.getuid() == 0:
+            os.setuid(54321)  # a user without an entry, and so without a home
+        else:
+            os.environ["HOME"] = "/nonexistent"
+        print(build("cifar10", root=sys.argv[1]).digest)
+    """
+    out, err = said(python(code, root, open_folder / "cache", env=environment))
+    assert out.strip() == build("cifar10", root=root).digest
+    assert "/nonexistent/.cache/lwbench" in err and "not kept" in err

@@ -1,19 +1,17 @@
 """Decoded images kept on disk, so that only the first start of a run decodes them.
 
-A pack is one file that holds its own digest. It is written beside its place and moved there, so it
-is whole or absent; one that is damaged all the same is made anew.
+A pack is one file that holds its own digest: one that is damaged is made anew.
 """
 
 import logging
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from ..folders import cache_home
+from .keep import exclusive, keeping_folder, not_kept, replacing
 from .source import content_digest
 
 log = logging.getLogger("lwbench")
@@ -34,21 +32,32 @@ def packed(
     `stamp`: what the content depends on; `cache`: a folder, or the user's one. A folder that cannot
     be written costs the cache and one line, never the run.
     """
-    folder = Path(cache).expanduser() if cache else cache_home()
-    path = folder / f"{name}-{stamp[:16]}-v{VERSION}.npz"
-    if path.exists():
+    path = keeping_folder(cache) / f"{name}-{stamp[:16]}-v{VERSION}.npz"
+    with exclusive(path) as problem:
+        if (kept := _kept(path)) is not None:
+            return kept
+        log.info("data %s: decoding the images once into %s", name, path)
+        class_names, arrays = make()
+        digest = content_digest(class_names, *(arrays[key] for key in ARRAYS))
         try:
-            return load(path)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            log.warning("%s: damaged (%s), decoding the images again", path, error)
-    log.info("data %s: decoding the images once into %s", name, path)
-    class_names, arrays = make()
-    digest = content_digest(class_names, *(arrays[key] for key in ARRAYS))
-    try:
-        save(path, class_names, arrays, digest)
-    except OSError as error:
-        log.warning("%s: not kept (%s), the next start decodes again", path, error.strerror)
+            if problem is not None:
+                raise problem
+            save(path, class_names, arrays, digest)
+        except OSError as error:
+            not_kept(path, error, "the next start decodes again")
     return class_names, arrays, digest
+
+
+def _kept(path: Path) -> Pack | None:
+    """The pack of that path, None where there is none or it is damaged."""
+    try:
+        return load(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        if os.path.exists(path):
+            log.warning("%s: damaged (%s), decoding the images again", path, error)
+        return None
 
 
 def load(path: Path) -> Pack:
@@ -63,15 +72,7 @@ def load(path: Path) -> Pack:
 
 
 def save(path: Path, class_names: list[str], arrays: dict[str, np.ndarray], digest: str) -> None:
-    """Write a pack under another name and move it into place. Raises OSError."""
+    """Write a pack, which only then takes its place. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, class_names=np.array(class_names), digest=np.array(digest), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        np.savez(file, class_names=np.array(class_names), digest=np.array(digest), **arrays)

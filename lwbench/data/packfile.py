@@ -1,8 +1,7 @@
 """A packed cache of decoded squares for sets that stream: decoded once, then read as memory.
 
-The file is the (N, S, S, 3) uint8 array as it is, followed by 8 bytes of sha256 an image. It is
-written beside its place and moved there when whole, under a lock, so that runs share it and an
-interruption leaves nothing that looks finished.
+The file is the (N, S, S, 3) uint8 array as it is, followed by 8 bytes of sha256 an image.
+Runs share it.
 """
 
 import hashlib
@@ -13,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 
-from .stream import decoded_batches
+from .keep import exclusive, keeping_folder, not_kept, replacing
+from .stream import batched, decoded_batches
 from .tree import Listing
 
 log = logging.getLogger("lwbench")
@@ -24,7 +23,6 @@ VERSION = 1
 TAG = 8  # bytes of digest an image
 CHECK_ALL_BYTES = 2 << 30  # larger caches are checked at evenly spaced images: see `damaged`
 CHECKED = 4096
-BATCH = 64
 
 
 def packed_images(name: str, listing: Listing, side: int, cache: str) -> Tensor | None:
@@ -33,23 +31,31 @@ def packed_images(name: str, listing: Listing, side: int, cache: str) -> Tensor 
     None, with a line in the log, where the cache cannot hold them: then they stream. Raises
     UsageError naming a file that is no image.
     """
-    folder = Path(cache).expanduser()
-    # the listing of a part of a tree has the whole tree's stamp: the part's files tell them apart
-    content = hashlib.sha256(f"{listing.stamp}/{listing.paths}".encode()).hexdigest()
-    path = folder / f"{name}-{side}px-{content[:16]}-v{VERSION}.bin"
+    path = keeping_folder(cache) / f"{name}-{side}px-{listing.key}-v{VERSION}.bin"
     shape = (len(listing.paths), side, side, 3)
+    with exclusive(path) as problem:
+        try:
+            if not _intact(path, shape):
+                if problem is not None:
+                    raise problem
+                write(path, listing.paths, side)
+            return torch.from_numpy(np.memmap(path, np.uint8, "c", shape=shape))
+        except OSError as error:
+            not_kept(path, error, "images stream")
+            return None
+
+
+def _intact(path: Path, shape: tuple[int, ...]) -> bool:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            if not path.exists():
-                write(path, listing.paths, side)
-            elif damaged(path, shape):
-                log.warning("%s: damaged, decoding the images again", path)
-                write(path, listing.paths, side)
-        return torch.from_numpy(np.memmap(path, np.uint8, "c", shape=shape))
-    except OSError as error:
-        log.warning("%s: not kept (%s), images stream", path, error.strerror or error)
-        return None
+        if not damaged(path, shape):
+            return True
+    except FileNotFoundError:
+        return False
+    except OSError as error:  # not to be read, or no room for the folder
+        log.warning("%s: cannot be read (%s)", path, error.strerror or error)
+        return False
+    log.warning("%s: damaged, decoding the images again", path)
+    return False
 
 
 def write(path: Path, paths: list[str], side: int) -> None:
@@ -59,21 +65,13 @@ def write(path: Path, paths: list[str], side: int) -> None:
     if need > free:
         raise OSError(28, f"it needs {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free")
     log.info("decoding %d images once into %s (%.1f GiB)", len(paths), path, need / 2**30)
-    batches = [paths[first : first + BATCH] for first in range(0, len(paths), BATCH)]
-    temporary = path.with_suffix(".part")
     tags = bytearray()
-    try:
-        with open(temporary, "wb") as file:
-            for images in decoded_batches(batches, side, workers=os.cpu_count() or 1):
-                for image in images.numpy():
-                    tags += tag(image)
-                file.write(images.numpy())
-            file.write(tags)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        for images in decoded_batches(batched(paths), side, workers=os.cpu_count() or 1):
+            for image in images.numpy():
+                tags += tag(image)
+            file.write(images.numpy())
+        file.write(tags)
 
 
 def damaged(path: Path, shape: tuple[int, ...]) -> bool:

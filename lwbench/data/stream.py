@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import LwbenchError, shown
 from .decode import decode, fit_square
 
+BATCH = 64  # files, where nobody asks for another number
 AHEAD = 3  # batches under way while one is used
 PATIENCE_S = 120.0  # without a single image done: a dead disk or network share, not a slow one
 
@@ -57,6 +58,11 @@ class _Batch:
         if self.error is not None:
             raise self.error
         return self.result
+
+
+def batched(paths: Sequence[str]) -> list[Sequence[str]]:
+    """The files in batches, as the threads take them."""
+    return [paths[first : first + BATCH] for first in range(0, len(paths), BATCH)]
 
 
 def decoded_batches(

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from .packfile import packed_images
 from .source import Source, Split, channel_statistics
-from .stream import decoded_batches
+from .stream import batched, decoded_batches
 from .tree import Listing
-from .verify import OnBadImage, batched, without_bad_images
+from .verify import OnBadImage, without_bad_images
 
 log = logging.getLogger("lwbench")
 

@@ -14,15 +14,14 @@ import torch
 from torch import Tensor
 
 from ..errors import shown
-from ..folders import cache_home
 from ..runs import read_json, write_atomically
 from .decode import UNREAD, BadImage, decode
-from .stream import Paths, in_threads
+from .keep import keeping_folder, not_kept
+from .stream import Paths, batched, in_threads
 from .tree import Listing, require_every_class, require_same_classes, some
 
 log = logging.getLogger("lwbench")
 OnBadImage = Literal["raise", "skip"]
-BATCH = 64
 REPORT_S = 30.0
 
 Splits = tuple[Listing, Listing]
@@ -44,11 +43,6 @@ def examined(paths: Sequence[str], workers: int) -> Iterator[list[Found]]:
         return found, look
 
     return in_threads(batched(paths), start, workers=workers)
-
-
-def batched(paths: Sequence[str]) -> list[Sequence[str]]:
-    """The files in batches, as the threads take them."""
-    return [paths[first : first + BATCH] for first in range(0, len(paths), BATCH)]
 
 
 def fingerprint(image: Tensor) -> int:
@@ -94,8 +88,7 @@ def _without(listing: Listing, bad: dict[int, str]) -> Listing:
 
 def bad_images(name: str, listing: Listing, cache: str | None) -> dict[int, str]:
     """Row and reason of each file that is no readable image, from the cache or by looking."""
-    folder = Path(os.path.expanduser(cache)) if cache else cache_home()
-    path = folder / f"{name}-{listing.key}-bad.json"
+    path = keeping_folder(cache) / f"{name}-{listing.key}-bad.json"
     if (kept := _read(path)) is not None:
         return kept
     bad = {}
@@ -105,11 +98,10 @@ def bad_images(name: str, listing: Listing, cache: str | None) -> dict[int, str]
     if any(reason.startswith(UNREAD) for reason in bad.values()):
         return bad  # a disk or a permission can be mended without a change of the file
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps({"bad": bad, "digest": _digest(bad)}))
     except OSError as error:
-        reason = error.strerror or error
-        log.warning("%s: not kept (%s), the next start looks at all images again", path, reason)
+        not_kept(path, error, "the next start looks at all images again")
     return bad
 
 
