@@ -3,6 +3,7 @@
 The only file that imports hydra or omegaconf, and none of it, nor torch, before it is needed.
 """
 
+import io
 import itertools
 import json
 import os
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .engine.signals import Interrupted
+from .engine.signals import Interrupted, Signals
 from .errors import LwbenchError, UsageError, nearest
 from .folders import conf_folder
 
@@ -42,15 +43,20 @@ GROUPS = ("model", "data", "optimizer", "scheduler", "experiment")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns 0, 1 (failed), 2 (wrong input), 130 or 143 (interrupted)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # an ASCII terminal ends no command
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return _dispatch(arguments)
+        with Signals(patience_s=0):
+            return _dispatch(arguments)
     except LwbenchError as error:
         print(f"lwbench: {error}", file=sys.stderr)
         return error.exit_code
     except Interrupted as interruption:
         name = signal.Signals(interruption.signum).name
-        print(f"lwbench: {name}: state saved; the same command goes on", file=sys.stderr)
-        return 128 + interruption.signum
+        state = "state saved" if interruption.saved else "ended"
+        print(f"lwbench: {name}: {state}; the same command goes on", file=sys.stderr)
+        return interruption.exit_code
     except KeyboardInterrupt:
         print("lwbench: interrupted", file=sys.stderr)
         return 130

@@ -1,33 +1,22 @@
 """The commands behind the verbs: plain dictionaries become objects, objects meet in the engine."""
 
-import logging
 import os
-import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from . import threads
 from .console import EpochProgress, console, gibibytes, metric, result_table
 from .engine.settings import Settings
+from .engine.signals import Interrupted
 from .errors import LwbenchError, UsageError
+from .logs import RunLog, log
 from .registry import DATASETS, MODELS, OPTIMIZERS, SCHEDULERS, validated
-from .runs import Run, cpu_model
+from .runs import Run, cpu_model, explained_writes
 
-log = logging.getLogger("lwbench")
-log.setLevel(logging.INFO)
-
-
-class _Screen(logging.Handler):
-    """Warnings, on whatever standard error is at that moment."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if getattr(record, "on_screen", True):
-            print(f"lwbench: {record.getMessage()}", file=sys.stderr)
-
-
-log.addHandler(_Screen(logging.WARNING))
 _GROUPS = ("model", "data", "optimizer", "scheduler")
 
 
@@ -51,9 +40,17 @@ class Options:
         self.workers = os.cpu_count() or 1 if workers is None else workers
 
 
+class Checkpoint:
+    """The keys under `checkpoint`. `every`: seconds between two saves, in mid-epoch too."""
+
+    def __init__(self, *, every: PositiveFloat = 300.0) -> None:
+        self.every = every
+
+
 def train(config: dict[str, Any], choices: dict[str, str]) -> int:
     """Train as configured, or answer with the stored result of the same run."""
     options, settings = _checked(config)
+    _checkpoint_every(config)
     run = Run.of(config, choices)
     if not options.force and (result := run.read_result()):
         _check_same_data(run, config)
@@ -84,15 +81,18 @@ def train(config: dict[str, Any], choices: dict[str, str]) -> int:
             _print_result(run, result, "finished meanwhile")
             return 0
         _check_resumable(run, data)
-        run.write_config(config)
-        run.write_env(
-            device=_device_name(device), threads=torch.get_num_threads(), data=_facts(data, config)
-        )
-        with _log_to(run):
+        with explained_writes(run.path):
+            run.write_config(config)
+            run.write_env(
+                device=_device_name(device),
+                threads=run.read_env().get("threads") or torch.get_num_threads(),
+                data=_facts(data, config),
+            )
+            run_log = RunLog(run)
+        with run_log:
             _announce(run, choices, data, cost, settings, precision, device, options)
-            model.to(device, memory_format=torch.channels_last)
-            optimizer = OPTIMIZERS.build(config["optimizer"], model)
-            result = _trained(model, data, optimizer, schedule, run, settings, device)
+            train_it = partial(_trained, model, data, config, schedule, run, settings, device)
+            result = _logged(train_it, run, options)
             result = {
                 "identity": run.identity,
                 "model": choices["model"],
@@ -102,20 +102,37 @@ def train(config: dict[str, Any], choices: dict[str, str]) -> int:
                 "params": cost.params,
                 **result,
             }
-            run.write_result(result)
+            with explained_writes(run.path):
+                run.write_result(result)
     _print_result(run, result, "finished")
     return 0
 
 
-def _trained(model, data, optimizer, schedule, run, settings, device) -> dict[str, Any]:
-    """Train; every way to fail leaves its traceback in the run's log and one line on screen."""
-    from .engine.signals import Interrupted
+def _trained(model, data, config, schedule, run, settings, device) -> dict[str, Any]:
+    import torch
+
     from .engine.train import Training
 
-    training = Training(model, data, optimizer, schedule, run=run, settings=settings, device=device)
+    model.to(device, memory_format=torch.channels_last)
+    optimizer = OPTIMIZERS.build(config["optimizer"], model)
+    training = Training(
+        model,
+        data,
+        optimizer,
+        schedule,
+        run=run,
+        settings=settings,
+        device=device,
+        save_every=_checkpoint_every(config),
+    )
+    with EpochProgress(settings.epochs, data.train_size) as progress:
+        return training(progress)
+
+
+def _logged(work: Callable[[], dict[str, Any]], run: Run, options: Options) -> dict[str, Any]:
+    """Every way to fail leaves its traceback in the run's log and a line or two on screen."""
     try:
-        with EpochProgress(settings.epochs, data.train_size) as progress:
-            return training(progress)
+        return work()
     except Interrupted as interruption:
         log.info("interrupted by signal %d", interruption.signum)
         raise
@@ -124,10 +141,20 @@ def _trained(model, data, optimizer, schedule, run, settings, device) -> dict[st
         raise
     except Exception as error:
         log.error("failed", exc_info=True, extra={"on_screen": False})
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise LwbenchError(
-            f"{type(error).__name__}: {reason}\ntraceback: {run.path / 'train.log'}"
-        ) from None
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        if _is_out_of_memory(error):
+            reason = (
+                f"out of memory with batch_size={options.batch_size} and "
+                f"image_size={options.image_size}: lower one of them"
+            )
+        raise LwbenchError(f"{reason}\ntraceback: {run.path / 'train.log'}") from None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    import torch
+
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or "can't allocate memory" in str(error)  # torch's allocator on CPUs
 
 
 def evaluate_run(path: str, overrides: dict[str, Any]) -> int:
@@ -217,6 +244,10 @@ def _checked(config: dict[str, Any]) -> tuple[Options, Settings]:
         Options(**validated(Options, own | extra, "")),
         Settings(**validated(Settings, engine, "")),
     )
+
+
+def _checkpoint_every(config: dict[str, Any]) -> float:
+    return validated(Checkpoint, config["checkpoint"], "checkpoint")["every"]
 
 
 def _data(config: dict[str, Any], options: Options, device):
@@ -320,27 +351,6 @@ def _check_writable(out: str) -> None:
 
 
 # what the user sees
-
-
-class _log_to:
-    """While it lasts, the log goes to the run's train.log, and warnings to the screen too."""
-
-    def __init__(self, run: Run) -> None:
-        self._handler = logging.FileHandler(
-            run.path / "train.log", encoding="utf-8", errors="backslashreplace"
-        )
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-
-    def __enter__(self) -> None:
-        logging.captureWarnings(True)
-        for name in ("lwbench", "py.warnings"):
-            logging.getLogger(name).addHandler(self._handler)
-
-    def __exit__(self, *_: object) -> None:
-        for name in ("lwbench", "py.warnings"):
-            logging.getLogger(name).removeHandler(self._handler)
-        self._handler.close()
-        logging.captureWarnings(False)
 
 
 def _announce(run, choices, data, cost, settings, precision, device, options) -> None:

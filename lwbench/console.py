@@ -1,5 +1,6 @@
 """What a run says: a progress bar on a terminal, one plain line an epoch elsewhere."""
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -11,9 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 
+class _Screen(Console):
+    """Whoever reads may leave (`lwbench train | head -1`): what follows is written to nobody."""
+
+    def on_broken_pipe(self) -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def console() -> Console:
     """Standard output; plain without a terminal, and wide enough there that no line is broken."""
-    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+    return _Screen(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 
 
 def duration(seconds: float) -> str:

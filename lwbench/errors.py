@@ -19,6 +19,10 @@ class UsageError(LwbenchError):
     exit_code = 2
 
 
+class DamagedError(UsageError):
+    """A file is not what was once written (exit code 2)."""
+
+
 class NonFiniteError(LwbenchError):
     """The training loss became NaN or infinite (exit code 1)."""
 

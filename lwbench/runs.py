@@ -7,6 +7,7 @@ Written by the engine, read by the results; knows neither torch nor Hydra.
 
 import csv
 import hashlib
+import io
 import json
 import os
 import platform
@@ -22,7 +23,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from .errors import UsageError
+from .errors import LwbenchError, UsageError
 
 METRICS = (
     "epoch",
@@ -39,8 +40,8 @@ OFFSET_METRICS = ("offset_mean", "offset_max")  # pixels; networks with deformab
 
 # Keys that cannot change the result, or that stand beside the hash (the seed).
 _NOT_IDENTITY = {
-    "seed", "device", "workers", "jobs", "out", "force", "checkpoint", "data.root", "data.cache",
-    "data.recipe",
+    "seed", "device", "workers", "jobs", "out", "force", "extend", "checkpoint", "data.root",
+    "data.cache", "data.recipe",
 }  # fmt: skip
 # Keys that always count, whatever their value; any other is left out while it is switched off, so
 # that a later version's new key leaves the runs of today valid.
@@ -149,6 +150,8 @@ class Run:
                 "with out=<folder>"
             ) from None
         try:
+            for part in self.path.rglob(".*.part"):  # of a writer that was killed
+                part.unlink(missing_ok=True)
             yield self
         finally:
             lock.release()
@@ -173,7 +176,7 @@ class Run:
     def read_config(self) -> dict[str, Any]:
         """The resolved configuration. Raises UsageError where this is no run directory."""
         try:
-            config = yaml.load((self.path / "config.yaml").read_text(), _LOADER)
+            config = yaml.load((self.path / "config.yaml").read_text("utf-8"), _LOADER)
         except OSError:
             raise UsageError(f"{self.path} is not a run directory: it has no config.yaml") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -201,41 +204,49 @@ class Run:
     def metrics(self) -> list[dict[str, str]]:
         """The rows of metrics.csv, as text, an epoch each."""
         try:
-            with open(self.path / "metrics.csv", newline="") as file:
+            with open(self.path / "metrics.csv", newline="", encoding="utf-8") as file:
                 return list(csv.DictReader(file))
         except FileNotFoundError:
             return []
 
-    def keep_metrics(self, epochs: int) -> None:
-        """Drop the rows after `epochs` finished epochs: a resumed run writes them again."""
-        rows = [row for row in self.metrics() if int(row["epoch"]) <= epochs]
-        (self.path / "metrics.csv").unlink(missing_ok=True)
-        for row in rows:
-            self.append_metrics(row)
-
-    def append_metrics(self, row: dict[str, Any]) -> None:
-        """Add an epoch's row; the first row decides the columns."""
-        path = self.path / "metrics.csv"
-        is_new = not path.exists()
-        with open(path, "a", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Replace metrics.csv by `rows`, an epoch each; the first row decides the columns."""
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.path / "metrics.csv", text.getvalue())
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace `path` in one step, so that a reader or a crash never sees half a file."""
+def write_atomically(path: Path, content: str | bytes, previous: Path | None = None) -> None:
+    """Replace `path` in one step, so that a reader or a crash never sees half a file.
+
+    What stood there moves to `previous`, if given. Raises OSError, with `path` as it was.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
     try:
         with open(part, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if previous and path.exists():
+            os.replace(path, previous)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def explained_writes(where: Path):
+    """Within it, a write that fails is a LwbenchError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise LwbenchError(
+            f"cannot write to {where}: {error.strerror or error}\n"
+            "nothing written before is lost: make room, and the same command goes on"
+        ) from None
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -245,7 +256,7 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """The mapping in `path`, or None where the file is missing or damaged."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text("utf-8", "surrogateescape"))
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

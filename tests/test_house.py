@@ -23,12 +23,13 @@ MAY = {
     "errors": set(),
     "console": set(),
     "threads": set(),
+    "logs": {"runs"},
     "sweep": {"console", "engine", "runs"},
 }
 # fmt: off
 NO_TORCH = (
     "results", "runs", "registry", "errors", "console", "sweep", "cli", "folders", "threads",
-    "cache", "counts",
+    "cache", "counts", "logs",
 )
 # fmt: on
 

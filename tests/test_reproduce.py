@@ -83,7 +83,7 @@ def test_finished_resumable_and_missing_runs_are_told_apart(tmp_path):
     half = directory(second)
     half.checkpoints.mkdir(parents=True)
     (half.checkpoints / "last.pt").write_bytes(b"")
-    half.append_metrics({"epoch": 1})
+    half.write_metrics([{"epoch": 1}])
     again = planned((), [0], tmp_path)
     assert [p.state for p in again[:3]] == ["finished", "resumable", "missing"]
     assert again[0].line.startswith("# finished: lwbench train model=mb0")

@@ -72,12 +72,19 @@ def test_a_forced_run_stands_beside_the_old_one_and_is_the_newest(tmp_path):
     assert (second.identity, second.data_name) == (identity(config), "digits")
 
 
-def test_metrics_after_the_checkpoint_are_dropped_on_resume(tmp_path):
+def test_metrics_are_replaced_as_a_whole(tmp_path):
     run = Run(tmp_path)
-    for epoch in (1, 2, 3):
-        run.append_metrics({"epoch": epoch, "lr": 0.1})
-    run.keep_metrics(2)
+    run.write_metrics([{"epoch": epoch, "lr": 0.1} for epoch in (1, 2, 3)])
+    run.write_metrics([{"epoch": epoch, "lr": 0.1} for epoch in (1, 2)])
     assert [row["epoch"] for row in run.metrics()] == ["1", "2"]
+
+
+def test_half_files_of_a_killed_writer_are_removed_by_the_next(tmp_path):
+    run = Run(tmp_path)
+    run.checkpoints.mkdir()
+    (run.checkpoints / ".last.pt.1.part").write_bytes(b"half")
+    with run.locked():
+        assert list(run.checkpoints.iterdir()) == []
 
 
 def test_a_second_writer_is_refused_with_who_holds_the_run(tmp_path):

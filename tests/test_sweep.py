@@ -15,12 +15,12 @@ from lwbench.sweep import _gpus, _slots
 TINY = ["model=mb0", "epochs=1", "batch_size=512"]
 
 # What Python runs before anything else: one seed's process ends in a way of its own when it opens
-# its metrics.
+# its metrics, to write them.
 DEATHS = """
 import os, signal, sys
 
 def deaths(event, arguments):
-    if event != "open" or not str(arguments[0]).endswith("metrics.csv"):
+    if event != "open" or "metrics.csv" not in str(arguments[0]):
         return
     if "lwbench.job" not in sys.orig_argv:
         return

@@ -1,38 +1,91 @@
-"""Checkpoints: tensors and plain data, written atomically, read without running pickled code."""
+"""Checkpoints: tensors and plain data, whole or refused, read without running pickled code.
 
+torch notices neither a flipped bit nor, always, a cut. So the file carries a sha256 of itself, in
+the one place that a zip archive, which is what torch writes, has for a text: the comment at its
+end. It stays one file, moved into place in one step, that torch.load and unzip read as any other.
+"""
+
+import hashlib
 import io
+import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..errors import UsageError
+from ..errors import DamagedError, UsageError
 from ..runs import write_atomically
 
+log = logging.getLogger("lwbench")
+_END = b"PK\5\6"  # a zip archive's last record: 22 bytes, the last two of them the comment's length
+_COMMENT = 7 + 64  # "sha256:" and as many digits
 
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` (tensors, numbers, text, lists, mappings) to `path` in one step."""
+
+def packed(state: dict[str, Any]) -> bytes:
+    """`state` (tensors, numbers, text, lists, mappings) as a file's content, digest included."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_atomically(path, buffer.getvalue())
+    archive = buffer.getvalue()[:-2] + _COMMENT.to_bytes(2, "little")
+    return archive + _digest(archive)
+
+
+def save(path: Path, content: bytes, previous: Path | None = None) -> None:
+    """Write what `packed` made to `path` in one step; what stood there moves to `previous`."""
+    write_atomically(path, content, previous)
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU.
+    """Read a checkpoint, ours or another tool's, onto the CPU.
 
-    Raises UsageError where it is missing, damaged or not plain data.
+    Raises UsageError where it is missing, DamagedError where it is damaged or not plain data.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        content = path.read_bytes()
+        _check_digest(content)
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UsageError(f"no checkpoint at {path}") from None
     except Exception as error:  # torch raises many kinds for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"{path} is not a readable checkpoint: {reason[:200]}") from None
+        raise DamagedError(f"{path} is not a readable checkpoint: {reason[:200]}") from None
     if not isinstance(state, dict):
-        raise UsageError(f"{path} is not a checkpoint: it holds a {type(state).__name__}")
+        raise DamagedError(f"{path} is not a checkpoint: it holds a {type(state).__name__}")
     return state
+
+
+def load_newest(last: Path, previous: Path) -> dict[str, Any] | None:
+    """The last checkpoint, or the one before it where the last is damaged; None without any.
+
+    The one before then takes the damaged one's place, or the next save would put that in its own.
+    Raises DamagedError where neither can be read.
+    """
+    if not last.exists() and not previous.exists():
+        return None
+    try:
+        return load(last)
+    except UsageError as error:
+        if not previous.exists():
+            raise DamagedError(f"{error}\nnone before it: force=true starts over") from None
+        state = load(previous)
+        log.warning("%s; going on from the one before it", error)
+        previous.replace(last)
+        return state
+
+
+def _digest(archive: bytes) -> bytes:
+    return b"sha256:" + hashlib.sha256(archive).hexdigest().encode()
+
+
+def _check_digest(content: bytes) -> None:
+    """Raises ValueError for an archive that was cut or changed. Other tools' have no digest."""
+    if not content.startswith(b"PK"):
+        return
+    end = content.rfind(_END) + 22
+    if end < 22 or len(content) != end + int.from_bytes(content[end - 2 : end], "little"):
+        raise ValueError("it is cut off")
+    if content[end:] not in (b"", _digest(content[:end])):
+        raise ValueError("its digest does not match its content")
 
 
 def weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:

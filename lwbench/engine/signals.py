@@ -1,41 +1,69 @@
-"""Signals that wait for a step to finish."""
+"""Signals that wait for a step to finish, or that end what has no steps at once."""
 
 import signal
 
+# SIGUSR1: a scheduler's notice that time is up (SLURM's --signal=B:USR1@300)
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+PATIENCE_S = 20.0  # for the step under way; a compilation or a dead disk may take for ever
 
-class Interrupted(Exception):
-    """A signal ended the work after its state was saved."""
 
-    def __init__(self, signum: int) -> None:
+class Interrupted(BaseException):
+    """A signal ended the work. Not an Exception, which what it passes through might catch.
+
+    `step_finished`: it came between two steps, so that the state can be saved; `saved`: it is.
+    """
+
+    def __init__(self, signum: int, *, step_finished: bool = False) -> None:
         super().__init__(signum)
-        self.signum = signum
+        self.signum, self.step_finished, self.saved = signum, step_finished, False
+
+    @property
+    def exit_code(self) -> int:
+        """143, 130, or 0 for SIGUSR1, after which a scheduler puts the job in its queue again."""
+        return 0 if self.signum == signal.SIGUSR1 else 128 + self.signum
 
 
 class Signals:
-    """Remembers SIGTERM and SIGINT until `raise_if_received`; a second SIGINT ends at once."""
+    """Remembers SIGTERM, SIGINT, SIGUSR1 until `raise_if_received`; a second SIGINT ends at once.
 
-    def __init__(self) -> None:
+    Where no step ends within `patience_s`, Interrupted is raised wherever the program stands; with
+    0 always so.
+    """
+
+    def __init__(self, patience_s: float = PATIENCE_S) -> None:
+        self._patience_s = patience_s
         self._received = 0
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "Signals":
-        for signum in (signal.SIGTERM, signal.SIGINT):
+        handlers = dict.fromkeys(HANDLED, self._remember) | {signal.SIGALRM: self._give_up}
+        for signum, handler in handlers.items():
             try:
-                self._before[signum] = signal.signal(signum, self._remember)
+                self._before[signum] = signal.signal(signum, handler)
             except ValueError:  # not the main thread: signals are its owner's business
                 break
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
 
     def _remember(self, signum: int, frame: object) -> None:
         if self._received == signum == signal.SIGINT:
             raise KeyboardInterrupt
-        self._received = signum
+        is_first, self._received = not self._received, self._received or signum
+        if is_first and self._patience_s:
+            signal.setitimer(signal.ITIMER_REAL, self._patience_s)
+        elif is_first:
+            raise Interrupted(signum)
+
+    def _give_up(self, signum: int, frame: object) -> None:
+        raise Interrupted(self._received)
 
     def raise_if_received(self) -> None:
-        """Raises Interrupted where a signal has come."""
+        """Raises Interrupted where a signal has come; to be called between steps."""
         if self._received:
-            raise Interrupted(self._received)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise Interrupted(self._received, step_finished=True)

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
 from ..errors import NonFiniteError, UsageError
 from ..runs import METRICS, OFFSET_METRICS, Run
 from . import checkpoint
 from .evaluate import Evaluation, evaluate
 from .offsets import deformable_layers, sample_offsets
+from .recorder import Recorder
 from .settings import Precision, Settings
 from .signals import Interrupted, Signals
 
@@ -81,6 +81,7 @@ class Position:
     train_seconds: float = 0.0  # of that epoch
     seconds: float = 0.0  # of the whole run
     best: dict[str, Any] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)  # of metrics.csv
 
 
 class Training:
@@ -96,6 +97,7 @@ class Training:
         run: Run,
         settings: Settings,
         device: torch.device,
+        save_every: float = 300.0,
     ) -> None:
         self.model, self.data, self.optimizer, self.schedule = model, data, optimizer, schedule
         self.run, self.settings, self.device = run, settings, device
@@ -106,27 +108,30 @@ class Training:
         self.deformable = deformable_layers(model)
         self.at = Position()
         self._signals = Signals()
+        self._save_every, self._saved = save_every, time.monotonic()  # seconds
 
     # the loop
 
     def __call__(self, progress: Progress) -> dict[str, Any]:
         """Train to the last epoch; return the result's figures.
 
-        Raises NonFiniteError where the loss is no longer finite, and Interrupted after SIGTERM or
-        SIGINT, with the state saved.
+        The state is saved after each epoch and every `save_every` seconds. Raises NonFiniteError
+        where the loss is no longer finite, Interrupted after SIGTERM, SIGINT or SIGUSR1, with the
+        state saved if a step has ended, and LwbenchError where the records cannot be completed.
         """
+        log.info("%s", self._promise())
         self._resume()
-        self.run.keep_metrics(self.at.epoch)
-        writer = SummaryWriter(str(self.run.path), purge_step=self.at.epoch + 1)
-        with self._signals, writer:
+        self._recorder = Recorder(self.run, self.at.epoch)
+        with self._signals:
             try:
                 while self.at.epoch < self.settings.epochs:
                     row = self._epoch(progress)
-                    self._record(row, writer)
+                    self._record(row)
                     progress.epoch_ends(row)
-                return self._finish(row=self._last_row())
-            except Interrupted:
-                self._save()
+                return self._finish()
+            except Interrupted as interruption:
+                if interruption.step_finished:
+                    interruption.saved = self._save()
                 raise
 
     def _epoch(self, progress: Progress) -> dict[str, Any]:
@@ -145,7 +150,7 @@ class Training:
             # reading a value waits for the device, which costs nothing on a CPU only
             if self.device.type == "cpu" and at.step % 50 == 0:
                 self._check_finite(float(at.sums[0]), "training")
-            self._signals.raise_if_received()
+            self._between_steps()
         if at.step == data.steps_per_epoch:
             rate = self._rate(at.step - 1)
         loss, correct = at.sums.tolist()  # the epoch's one wait for the device
@@ -174,6 +179,11 @@ class Training:
             )
             | self._offset_metrics()
         )
+
+    def _between_steps(self) -> None:
+        self._signals.raise_if_received()
+        if time.monotonic() - self._saved >= self._save_every:
+            self._save()
 
     def _rate(self, step: int) -> float:
         return self.schedule(self.at.epoch + step / self.data.steps_per_epoch)
@@ -205,67 +215,63 @@ class Training:
             self.data.eval_batches(split),
             self.data.num_classes,
             autocast=self.autocast,
-            after_batch=self._signals.raise_if_received,
+            after_batch=self._between_steps,
         )
 
     # records
 
-    def _record(self, row: dict[str, Any], writer: SummaryWriter) -> None:
-        self.run.append_metrics(row)
-        for tag, key in TENSORBOARD_TAGS.items():
-            if key in row:
-                writer.add_scalar(tag, row[key], row["epoch"])
-        writer.flush()
+    def _record(self, row: dict[str, Any]) -> None:
         at = self.at
+        at.rows.append(row)
+        self._recorder.epoch(at.rows)
         if row["test_top1"] > at.best.get("test_top1", -1.0):
             at.best = _figures(row)
-            checkpoint.save(
-                self.run.checkpoints / "best.pt", {"model": self.model.state_dict()} | at.best
-            )
-        self.at = Position(epoch=at.epoch + 1, seconds=at.seconds, best=at.best)
+            self._recorder.best({"model": self.model.state_dict()} | at.best)
+        self.at = Position(epoch=at.epoch + 1, seconds=at.seconds, best=at.best, rows=at.rows)
         self._save()
 
-    def _finish(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _finish(self) -> dict[str, Any]:
         begin = time.monotonic()
-        matrices = {split: self._evaluate(split).confusion for split in ("train", "test")}
-        np.savez_compressed(self.run.path / "confusion.npz", **matrices)
+        arrays = {
+            "confusion": {split: self._evaluate(split).confusion for split in ("train", "test")}
+        }
         if self.deformable:
-            self._save_offsets()
-        rows = self.run.metrics()
+            arrays["offsets"] = self._sampled_offsets()
+        rows = self.at.rows
+        self._recorder.finish(rows, arrays)
         images = self.data.train_size * len(rows)
         return {
             "epochs": self.settings.epochs,
             "precision": self.precision,
             "seconds": self.at.seconds + time.monotonic() - begin,
-            "images_per_s": images / sum(float(r["seconds"]) for r in rows),
-            "final": _figures(row),
+            "images_per_s": images / sum(row["seconds"] for row in rows),
+            "final": _figures(rows[-1]),
             "best": self.at.best,
         }
 
-    def _last_row(self) -> dict[str, Any]:
-        row = self.run.metrics()[-1]
-        return {key: float(value) for key, value in row.items()} | {"epoch": int(row["epoch"])}
+    def _save(self) -> bool:
+        if self.at.sums is not None:  # a state that has diverged replaces no good one
+            self._check_finite(float(self.at.sums[0]), "training")
+        self._saved = time.monotonic()
+        return self._recorder.checkpoint(self._state())
 
-    def _save(self) -> None:
+    def _state(self) -> dict[str, Any]:
         at = self.at
-        checkpoint.save(
-            self.run.checkpoints / "last.pt",
-            {
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "rng": torch.get_rng_state(),
-                "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
-                "threads": torch.get_num_threads(),
-                "position": vars(at) | {"sums": None if at.sums is None else at.sums.cpu()},
-            },
-        )
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+            "threads": torch.get_num_threads(),
+            "position": vars(at) | {"sums": None if at.sums is None else at.sums.cpu()},
+        }
 
     def _resume(self) -> None:
         path = self.run.checkpoints / "last.pt"
-        if not path.exists():
+        state = checkpoint.load_newest(path, path.with_name("previous.pt"))
+        if state is None:
             return
-        state = checkpoint.load(path)
         checkpoint.load_weights(self.model, state, path)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
@@ -273,10 +279,26 @@ class Training:
         if self.device.type == "cuda" and len(state["cuda_rng"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["cuda_rng"])
         torch.set_num_threads(state["threads"])  # how sums are split decides their last digits
-        self.at = Position(**state["position"])
+        position = state["position"]
+        self.at = Position(**({"rows": self._rows_on_disk(position["epoch"])} | position))
         if self.at.sums is not None:
             self.at.sums = self.at.sums.to(self.device)
         log.info("going on after %d epochs and %d steps", self.at.epoch, self.at.step)
+
+    def _promise(self) -> str:
+        """What resuming keeps. On GPUs, sums by atomic additions have no order of their own."""
+        is_exact = torch.backends.cudnn.deterministic and not self.deformable
+        if self.device.type == "cpu" or is_exact:
+            return "resumed, this run equals an uninterrupted one to the last bit"
+        return (
+            "resumed, this run has the same order of data, random numbers and learning rates as "
+            "an uninterrupted one; its sums may differ in their last digits"
+        )
+
+    def _rows_on_disk(self, epochs: int) -> list[dict[str, Any]]:
+        """For the first checkpoints of version 0.1, which do not hold their rows."""
+        rows = [{k: float(v) for k, v in row.items()} for row in self.run.metrics()[:epochs]]
+        return [row | {"epoch": int(row["epoch"])} for row in rows]
 
     # safety
 
@@ -302,26 +324,13 @@ class Training:
         offsets = torch.cat([offset.abs().flatten() for offset, _ in seen.values()])
         return dict(zip(OFFSET_METRICS, (offsets.mean().item(), offsets.max().item()), strict=True))
 
-    def _save_offsets(self) -> None:
-        """offsets.npz: normalised images, `<layer>.offset` in pixels, `<layer>.mask`."""
+    def _sampled_offsets(self) -> dict[str, np.ndarray]:
+        """Normalised images, `<layer>.offset` in pixels, `<layer>.mask`."""
         images = self._test_images(8)
         arrays = {"images": images.float().cpu().numpy()}
         for name, (offset, mask) in sample_offsets(self.model, images, self.autocast).items():
             arrays |= {f"{name}.offset": offset.cpu().numpy(), f"{name}.mask": mask.cpu().numpy()}
-        np.savez_compressed(self.run.path / "offsets.npz", **arrays)
-
-
-TENSORBOARD_TAGS = {
-    "train/loss": "train_loss",
-    "train/top1": "train_top1",
-    "test/loss": "test_loss",
-    "test/top1": "test_top1",
-    "test/top5": "test_top5",
-    "lr": "lr",
-    "images_per_s": "images_per_s",
-    "offset/mean": "offset_mean",
-    "offset/max": "offset_max",
-}
+        return arrays
 
 
 def _figures(row: dict[str, Any]) -> dict[str, Any]:
