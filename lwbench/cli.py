@@ -152,21 +152,11 @@ def _profile(overrides: list[str], flags: set[str]) -> int:
 
 
 def _table(arguments: list[str], flags: set[str]) -> int:
-    from .counts import cached_counts
-    from .results import formats, published, tables
+    from .tabulate import KEYS, tabulate
 
-    keys = _plain_values(arguments, ("table", "format"))
-    name, format = keys.get("table"), keys.get("format", "terminal")
-    loaded = published.load(name or "all")
-    wanted = [request for table in loaded for request in tables.requirements(table)]
-    counts = cached_counts(wanted, conf_folder(), counted)
-    filled = [formats.Filled(table, tables.cells(table, counts)) for table in loaded]
+    keys, overrides = _own_and_training(arguments, KEYS)
     width = shutil.get_terminal_size((160, 24)).columns
-    if name is None:
-        summaries = [tables.summary(*one) for one in filled]
-        print(formats.render_summary(summaries, format, width))
-    else:
-        print(formats.render(filled, format, width))
+    print(tabulate(keys, overrides, composed_runs, counted, width))
     return 0
 
 

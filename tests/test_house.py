@@ -19,6 +19,7 @@ MAY = {
     "folders": set(),
     "cache": {"folders", "runs"},
     "counts": {"cache", "results"},
+    "tabulate": {"counts", "folders", "results", "runs"},
     "registry": set(),
     "errors": set(),
     "console": set(),
@@ -29,7 +30,7 @@ MAY = {
 # fmt: off
 NO_TORCH = (
     "results", "runs", "registry", "errors", "console", "sweep", "cli", "folders", "threads",
-    "cache", "counts", "logs",
+    "cache", "counts", "logs", "tabulate",
 )
 # fmt: on
 

@@ -45,6 +45,15 @@ def test_the_first_row_is_the_baseline_where_the_tables_own_is_left_out():
     assert part(rows="LDC0,LDC3")[0].baseline == "LDC0"
 
 
+def test_a_baseline_can_be_chosen():
+    assert part(baseline="ldc1")[0].baseline == "LDC1"
+
+
+def test_a_selection_without_a_cell_is_wrong():
+    with pytest.raises(UsageError, match="no table has both rows=LDC3 and columns=imagenet"):
+        part("all", rows="LDC3", columns="imagenet")
+
+
 def test_tables_that_have_nothing_of_it_are_left_out():
     assert {table.name for table in part("all", columns="cifar10")} == {
         "hsnet/2",
@@ -59,6 +68,7 @@ def test_tables_that_have_nothing_of_it_are_left_out():
         ({"rows": "LDC4"}, "no row 'LDC4'; nearest: LDC"),
         ({"columns": "cifar1"}, "no column 'cifar1'; nearest: .*cifar10"),
         ({"rows": "mb0,mb1"}, "no row 'mb1'"),
+        ({"rows": "mb0", "baseline": "LDC3"}, "no row 'LDC3'; there is: mb0"),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest(chosen, message):

@@ -8,21 +8,35 @@ from .published import Table
 
 
 def selected(
-    tables: Sequence[Table], rows: str | None = None, columns: str | None = None
+    tables: Sequence[Table],
+    rows: str | None = None,
+    columns: str | None = None,
+    baseline: str | None = None,
 ) -> list[Table]:
     """The tables with the named rows and columns alone; a table that has none of them is left out.
 
     Both are comma lists, read without regard to case; None takes all. A row goes by its label, a
-    column by its key, its data set or its kind. Raises UsageError for a name that is in no table.
+    column by its key, its data set or its kind. `baseline` is the label of the row that others are
+    compared with; tables without it keep their own. Raises UsageError for a name that is in no
+    table.
     """
-    wanted_rows = _names(rows, "row", (label for table in tables for label in table.rows))
-    wanted_columns = _names(
-        columns,
-        "column",
-        (name for table in tables for key in table.columns for name in _called(table, key)),
-    )
+    labels = [label for table in tables for label in table.rows]
+    names = [name for table in tables for key in table.columns for name in _called(table, key)]
+    wanted_rows = _known("row", rows and rows.split(","), labels)
+    wanted_columns = _known("column", columns and columns.split(","), names)
     parts = (_part(table, wanted_rows, wanted_columns) for table in tables)
-    return [part for part in parts if part.figures]
+    parts = [part for part in parts if part.figures]
+    if not parts:
+        raise UsageError(f"no table has both rows={rows} and columns={columns}")
+    if baseline is not None:
+        _known("row", [baseline], [label for part in parts for label in part.rows])
+        parts = [_compared_with(baseline, part) for part in parts]
+    return parts
+
+
+def _compared_with(baseline: str, table: Table) -> Table:
+    own = (label for label in table.rows if label.casefold() == baseline.strip().casefold())
+    return replace(table, baseline=next(own, table.baseline))
 
 
 def _called(table: Table, key: str) -> tuple[str, ...]:
@@ -31,13 +45,14 @@ def _called(table: Table, key: str) -> tuple[str, ...]:
     return (key, column.kind, *([column.data] if column.data else []))
 
 
-def _names(text: str | None, what: str, known: Iterable[str]) -> set[str] | None:
-    if text is None:
+def _known(what: str, names: Iterable[str] | None, known: Iterable[str]) -> set[str] | None:
+    """The names, casefolded, all of them known; None where no part is asked for."""
+    if names is None:
         return None
-    known = sorted(set(known))
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    folded = {one.casefold() for one in known}
+    names = [name.strip() for name in names if name.strip()]
     for name in names:
-        if name.casefold() not in {one.casefold() for one in known}:
+        if name.casefold() not in folded:
             raise UsageError(f"no {what} {name!r}{nearest(name, known)}")
     return {name.casefold() for name in names}
 

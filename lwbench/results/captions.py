@@ -1,0 +1,121 @@
+"""What a table says below itself: how its numbers came about, and what its words mean."""
+
+from collections.abc import Sequence
+
+from .published import ACCURACY, COMPLEXITY, Table
+from .sheets import Filled
+from .statistics import ALPHA
+from .studies import hardware, is_whole, revisions
+from .tables import VERDICTS, Cell
+
+
+def title(filled: Filled) -> str:
+    """The table's name and source, and the overrides of a reduced study."""
+    table, cells = filled
+    overrides = next((cell.overrides for cell in cells if cell.overrides), ())
+    study = f"; a reduced study: {' '.join(overrides)}" if overrides else ""
+    return f"{table.name}: {table.source}{study}"
+
+
+def remarks(filled: Filled, recipe: Sequence[str] = ()) -> list[str]:
+    """The caption's sentences; `recipe`: values that no document states, as `lr 0.1`."""
+    table, cells = filled
+    lines = []
+    if any(cell.published for cell in cells):
+        lines.append("Beside each published number stands what was measured here.")
+    if any(cell.kind in COMPLEXITY for cell in cells):
+        lines.append(_counting(table))
+    words = {cell.verdict for cell in cells}
+    legend = [f"{word}: {VERDICTS[word]}" for word in VERDICTS if word in words]
+    lines.append("; ".join(legend) + ".")
+    if any(cell.kind in ACCURACY and cell.published for cell in cells):
+        lines.append(_selection(table))
+    if measured := [cell for cell in cells if cell.runs]:
+        lines += _measuring(measured, table.baseline, recipe)
+    lines += table.notes
+    return lines + [f"{cell.row}, {cell.column}: {cell.note}." for cell in cells if cell.note]
+
+
+def _counting(table: Table) -> str:
+    counted = [figure for figure in table.figures if figure.kind in COMPLEXITY]
+    ways = [(f.rule, f.num_classes, f.image_size) for f in counted]
+    usual = max(dict.fromkeys(ways), key=ways.count)
+    others: dict[tuple[str, int, int], list[str]] = {}
+    for figure, way in zip(counted, ways, strict=True):
+        if way != usual:
+            others.setdefault(way, []).append(f"{figure.row} {figure.column}")
+    odd = [f"{_way(*way)} for {', '.join(where)}" for way, where in others.items()]
+    return "Counted under " + "; ".join([_way(*usual), *odd]) + "."
+
+
+def _way(rule: str, num_classes: int, image_size: int) -> str:
+    return f"{rule}, {num_classes} classes, {image_size} px"
+
+
+def _selection(table: Table) -> str:
+    if table.select == "unstated":
+        return "The document does not say whether accuracies are of the best or the last epoch."
+    which = {"best": "best (on the test images, which flatters)", "final": "last"}[table.select]
+    return f"The document's accuracies are of the {which} epoch."
+
+
+def _measuring(cells: Sequence[Cell], baseline: str, recipe: Sequence[str]) -> list[str]:
+    """How the accuracies of these cells came about."""
+    epoch = {"final": "last epoch", "best": "best epoch, chosen on the test images, which flatters"}
+    lines = [
+        f"Measured accuracies are of the {epoch[cells[0].select or 'final']}: mean ± standard "
+        "deviation over seeds (number of runs)."
+    ]
+    wide = [c for c in cells if c.verdict in ("reproduced", "differs") and _is_wide(c)]
+    if wide:
+        lines.append(f"{_cells(wide)}: an interval wider than a point shows little.")
+    if compared := [cell for cell in cells if cell.comparison]:
+        lines.append(_comparing(compared))
+    precisions = {cell.column: cell.precision for cell in cells if cell.row == baseline}
+    lines += [
+        f"{cell.row}, {cell.column}: run in {cell.precision}, so not compared with {baseline}."
+        for cell in cells
+        if cell.precision != precisions.get(cell.column, cell.precision)
+    ]
+    if recipe:
+        lines.append(f"Ours, since no document states it: {', '.join(recipe)}.")
+    return [*lines, *_parts(cells), _making(cells)]
+
+
+def _comparing(cells: Sequence[Cell]) -> str:
+    tests = {cell.comparison.test for cell in cells if cell.comparison}
+    ways = {
+        "paired": "paired t-test over the shared seeds",
+        "welch": "Welch's t-test",
+        "permutation": "exact permutation test where nothing spreads",
+    }
+    used = "; ".join(text for test, text in ways.items() if test in tests)
+    tested = f", two-sided: {used}; p corrected for the rows of a column (Holm), alpha {ALPHA}"
+    return f"Differences are to {cells[0].baseline}, in percent points{tested if used else ''}."
+
+
+def _is_wide(cell: Cell) -> bool:
+    return 2 * (cell.sample.prediction or 0.0) > 1.0
+
+
+def _parts(cells: Sequence[Cell]) -> list[str]:
+    """Runs of a part of a published data set, by data set."""
+    runs = [record for cell in cells for record in cell.runs if not is_whole(record)]
+    sizes = {(r.result.data, r.env["data"]["train_size"]): None for r in runs}
+    return [f"Of {data} only a part, {size} training images." for data, size in sizes]
+
+
+def _making(cells: Sequence[Cell]) -> str:
+    runs = [record for cell in cells for record in cell.runs]
+    precisions = ", ".join({record.result.precision: None for record in runs})
+    kept = len({record.run.path for record in runs if record.kept})
+    aside = f"; {kept} of {len({record.run.path for record in runs})} are kept runs" if kept else ""
+    return (
+        f"Run in {precisions} on {', '.join(hardware(runs))}, with lwbench at "
+        f"{', '.join(revisions(runs))}{aside}."
+    )
+
+
+def _cells(cells: Sequence[Cell]) -> str:
+    names = [f"{cell.row} {cell.column}" for cell in cells]
+    return ", ".join(names) if len(names) <= 3 else f"{len(names)} cells"

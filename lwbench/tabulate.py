@@ -1,0 +1,87 @@
+"""The command that shows tables: published ones and a user's own, with what was counted and run."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .counts import Counter, cached_counts
+from .errors import UsageError, nearest
+from .folders import conf_folder
+from .results import formats, published, tables
+from .results.records import Record, records
+from .results.selection import selected
+from .results.studies import Study, Train, by_identity
+from .runs import identity
+
+# overrides of `train` -> its configuration and the choices in the groups; cli.composed_runs
+Composer = Callable[[Iterable[Train]], Mapping[Train, tuple[dict[str, Any], Mapping[str, str]]]]
+KEYS = (
+    "table", "runs", "rows", "columns", "baseline", "select", "ci", "format", "out", "kept",
+)  # fmt: skip
+
+
+def tabulate(
+    keys: Mapping[str, str],
+    overrides: Sequence[str],
+    compose: Composer,
+    count: Counter,
+    width: int,
+) -> str:
+    """What `lwbench table` prints. `keys` are KEYS as typed, `overrides` are those of `train`.
+
+    Raises UsageError for what is no table, row, column, format or override.
+    """
+    name = keys.get("table")
+    select = _one_of(keys, "select", ("final", "best"))
+    found = records(Path(keys.get("out", "outputs")), kept=_is_true(keys, "kept", True))
+    loaded = selected(
+        published.load(name or "all"), keys.get("rows"), keys.get("columns"), keys.get("baseline")
+    )
+    format = keys.get("format", "terminal")
+    filled = fill(loaded, study(loaded, found, overrides, select, compose), count)
+    if name is None:
+        return formats.render_summary([tables.summary(*one) for one in filled], format, width)
+    return formats.render(filled, format, width)
+
+
+def study(
+    loaded: Iterable[published.Table],
+    found: Sequence[Record],
+    overrides: Sequence[str],
+    select: str,
+    compose: Composer,
+) -> Study:
+    """The finished runs, and which of them the tables' cells ask for."""
+    trains = {f.train: None for table in loaded for f in table.figures if f.train is not None}
+    if overrides and not trains:
+        raise UsageError(f"{overrides[0]}: no accuracy is shown that it could change")
+    if not found and not overrides:
+        return Study(select=select)  # nothing to look up: configurations take time to compose
+    changed = {train: (*train, *overrides) for train in trains}
+    composed = compose([*trains, *changed.values()])
+    names = {train: identity(config) for train, (config, _) in composed.items()}
+    return Study(
+        identities={train: names[changed[train]] for train in trains},
+        full={train: names[train] for train in trains},
+        overrides=tuple(overrides),
+        select=select,
+        records=by_identity(found),
+    )
+
+
+def fill(loaded: Sequence[published.Table], study: Study, count: Counter) -> list[formats.Filled]:
+    """The tables with their cells; networks that no cache knows are counted with `count`."""
+    wanted = [request for table in loaded for request in tables.requirements(table)]
+    counts = cached_counts(wanted, conf_folder(), count)
+    return [formats.Filled(table, tables.cells(table, counts, study)) for table in loaded]
+
+
+def _one_of(keys: Mapping[str, str], key: str, words: Sequence[str]) -> str:
+    word = keys.get(key, words[0])
+    if word not in words:
+        raise UsageError(f"{key}={word}{nearest(word, words)}")
+    return word
+
+
+def _is_true(keys: Mapping[str, str], key: str, default: bool) -> bool:
+    return _one_of({key: str(default).lower(), **keys}, key, ("true", "false")) == "true"
