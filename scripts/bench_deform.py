@@ -1,9 +1,7 @@
 """How much faster deformable convolution runs here than torchvision's operator.
 
 Cases: the stem alone (3 -> 16 channels, 3 x 3, stride 2, 224 px), forward and backward without a
-gradient for the image; a whole train step of LDC0 at 224 px, the same but for the operator. Runs
-of both are interleaved; the ratio is that of the medians, the spread the lowest and highest ratio
-of a pair. One JSON line a case on standard output, what is going on on standard error.
+gradient for the image; a whole train step of LDC0 at 224 px, the same but for the operator.
 
     python scripts/bench_deform.py [--tiny] [--runs N] [--batch N] [--size PX] [--threads N]
 """
@@ -13,30 +11,14 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # lwbench.threads, on an idle machine
 
 import argparse
-import json
-import platform
-import statistics
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from interleaved import clocked, compare
 from torch import Tensor, nn
 
 from lwbench.layers import deform
 from lwbench.registry import MODELS
-
-PEER = "torchvision"
-SECONDS_A_CASE = 200  # stop adding runs then: the script ends within 8 minutes
-
-
-def processor() -> str:
-    """The CPU's name; "unknown" where the system does not tell."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"
 
 
 def stem_case(batch: int, size: int, *, channels_last: bool = False) -> Callable[[], Tensor]:
@@ -78,49 +60,24 @@ def step_case(batch: int, size: int) -> Callable[[], Tensor]:
     return run
 
 
-def seconds(run: Callable[[], Tensor], backend: str) -> float:
-    """Time of one run under `backend`."""
-    with deform.backend(backend):
-        start = time.perf_counter()
-        run()
-    return time.perf_counter() - start
+def under(backend: str, run: Callable[[], Tensor]) -> Callable[[], object]:
+    """`run`, with the operator of that backend."""
+
+    def once() -> None:
+        with deform.backend(backend):
+            run()
+
+    return once
 
 
-def measure(case: str, run: Callable[[], Tensor], runs: int) -> dict[str, object]:
-    """Interleaved runs of both; the first of each is not counted."""
-    ours, peer = "cpu", PEER
-    begin = time.perf_counter()
-    times: dict[str, list[float]] = {ours: [], peer: []}
-    for turn in range(runs + 1):
-        pair = {name: seconds(run, name) for name in times}
-        if turn:
-            for name, took in pair.items():
-                times[name].append(took)
-        late = time.perf_counter() - begin > SECONDS_A_CASE
-        if late and times[ours]:
-            break
-    ratios = [slow / fast for slow, fast in zip(times[peer], times[ours], strict=True)]
-    medians = {name: statistics.median(took) for name, took in times.items()}
-    return {
-        "bench": "deform",
-        "case": case,
-        "peer": PEER,
-        "ratio": round(medians[peer] / medians[ours], 2),
-        "runs": len(ratios),
-        "spread": [round(min(ratios), 2), round(max(ratios), 2)],
-        "ours_ms": round(1e3 * medians[ours], 2),
-        "peer_ms": round(1e3 * medians[peer], 2),
-    }
-
-
-def main(arguments: list[str] | None = None) -> None:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--tiny", action="store_true", help="seconds: proves that it works")
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--size", type=int, default=224, help="pixels")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     if options.tiny:
         options.runs, options.batch, options.size = 2, 2, 64
     torch.set_num_threads(options.threads)
@@ -133,11 +90,9 @@ def main(arguments: list[str] | None = None) -> None:
         ),
         f"LDC0 train step, {shape}": step_case(batch, size),
     }
-    where = {"cpu": processor(), "torch": torch.__version__, "threads": options.threads}
     for case, run in cases.items():
-        print(f"{case} ...", file=sys.stderr)
-        print(json.dumps(measure(case, run, options.runs) | where | {"tiny": options.tiny}))
-        sys.stdout.flush()
+        peers = {"torchvision": clocked(under("torchvision", run))}
+        compare("deform", case, clocked(under("cpu", run)), peers, runs=options.runs)
 
 
 if __name__ == "__main__":

@@ -18,16 +18,12 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # lwbench.threads, on an idle machine
 
 import argparse
-import json
-import platform
-import statistics
 import sys
-import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from interleaved import clocked, compare
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
@@ -38,7 +34,6 @@ from lwbench.data.source import Source, Split, channel_statistics
 from lwbench.registry import DATASETS
 
 BATCH = 128
-SECONDS_A_CASE = 150  # stop adding runs then: the script ends within 8 minutes
 CASES = {"crop + flip": 0.0, "crop + flip + rotation": 15.0}
 
 Epoch = Callable[[], None]
@@ -56,14 +51,6 @@ class Pictures(Dataset):
 
     def __getitem__(self, index: int):
         return self.transform(Image.fromarray(self.images[index])), self.labels[index]
-
-
-def processor() -> str:
-    """The CPU's name; "unknown" where the system does not tell."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"
 
 
 def source(folder: str | None, count: int) -> Source:
@@ -113,12 +100,6 @@ def consume(batches) -> None:
         pass
 
 
-def seconds(epoch: Epoch) -> float:
-    start = time.perf_counter()
-    epoch()
-    return time.perf_counter() - start
-
-
 def best_peer(of: Source, rotation: float) -> tuple[int, Epoch]:
     """The fastest number of workers, none to twice the cores, and its epoch, warmed up."""
     cores = os.cpu_count() or 1
@@ -126,38 +107,14 @@ def best_peer(of: Source, rotation: float) -> tuple[int, Epoch]:
     times = {}
     for workers, epoch in candidates.items():
         epoch()
-        times[workers] = seconds(epoch)
+        times[workers] = clocked(epoch)()
         rate = len(of.train) / times[workers]
         print(f"  peer, {workers} workers: {rate:.0f} images/s", file=sys.stderr)
     best = min(times, key=times.__getitem__)
     return best, candidates[best]
 
 
-def measure(of: Source, case: str, rotation: float, runs: int, compiled: bool) -> dict:
-    """Interleaved epochs of both sides."""
-    begin = time.perf_counter()
-    workers, slow = best_peer(of, rotation)
-    fast = ours(of, rotation, compiled)
-    fast()
-    pairs = []
-    while len(pairs) < runs and (not pairs or time.perf_counter() - begin < SECONDS_A_CASE):
-        pairs.append((seconds(slow), seconds(fast)))
-    medians = [statistics.median(took) for took in zip(*pairs, strict=True)]
-    ratios = [a / b for a, b in pairs]
-    return {
-        "bench": "input",
-        "case": f"32 px, {case}" + (", compiled" if compiled else ""),
-        "peer": "torchvision transforms + DataLoader",
-        "peer_workers": workers,
-        "ratio": round(medians[0] / medians[1], 2),
-        "runs": len(pairs),
-        "spread": [round(min(ratios), 2), round(max(ratios), 2)],
-        "images_per_s": round(len(of.train) / medians[1]),
-        "peer_images_per_s": round(len(of.train) / medians[0]),
-    }
-
-
-def main(arguments: list[str] | None = None) -> None:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", help="a folder of CIFAR-10 or CIFAR-100 images; else noise")
     parser.add_argument("--tiny", action="store_true", help="seconds: proves that it works")
@@ -167,23 +124,23 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--compile", action="store_true", help="compile our side")
     # more workers than cores are a candidate here, not an accident
     warnings.filterwarnings("ignore", "This DataLoader will create")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     if options.tiny:
         options.runs, options.images = 2, 512
     torch.set_num_threads(options.threads)
     of = source(options.data, options.images)
-    where = {
-        "data": of.name,
-        "images": len(of.train),
-        "cpu": processor(),
-        "torch": torch.__version__,
-        "threads": options.threads,
-        "tiny": options.tiny,
-    }
     for case, rotation in CASES.items():
-        print(f"{case} ...", file=sys.stderr)
-        print(json.dumps(measure(of, case, rotation, options.runs, options.compile) | where))
-        sys.stdout.flush()
+        workers, slow = best_peer(of, rotation)
+        compare(
+            "input",
+            f"32 px, {case}" + (", compiled" if options.compile else ""),
+            clocked(ours(of, rotation, options.compile)),
+            {"torchvision transforms + DataLoader": clocked(slow)},
+            runs=options.runs,
+            data=of.name,
+            images=len(of.train),
+            peer_workers=workers,
+        )
 
 
 if __name__ == "__main__":

@@ -31,6 +31,6 @@ def test_a_benchmark_prints_a_json_line_a_case_with_peer_and_processor(name, tmp
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert lines
     for line in lines:
-        assert FACTS <= line.keys() and line["bench"] == name
+        assert line.keys() >= FACTS and line["bench"] == name
         low, high = line["spread"]
         assert 0 < low <= high and line["runs"] >= 1 and line["cpu"]
