@@ -111,14 +111,15 @@ def place_labels(ax: Axes, points: Sequence[tuple[float, float, str]]) -> None:
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in spots]
     frame = ax.get_window_extent()
     inside = (frame.x0, frame.y0, frame.x1, frame.y1)
-    if (legend := ax.get_legend()) is not None:
-        taken.append(legend.get_window_extent(renderer).extents)
+    line = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 4}
     for (x, y, text), spot in zip(points, spots, strict=True):
-        note = ax.annotate(text, (x, y), (0, 0), textcoords="offset points", fontsize=8)
+        note = ax.annotate(
+            text, (x, y), (0, 0), textcoords="offset points", fontsize=8, arrowprops=line
+        )
         size = note.get_window_extent(renderer)
         boxes = _around(spot, size.width, size.height)
         best = min(boxes, key=lambda box: _covered(box, taken) + _outside(box, inside))
-        taken.append(best)
+        taken.append((best[0] - 3, best[1], best[2] + 3, best[3]))
         shift = (np.array(best[:2]) - spot) * points_per_pixel
         note.set_position(tuple(shift))
 

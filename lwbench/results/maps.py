@@ -56,7 +56,7 @@ def confusion(record: Record, class_names: Sequence[str] | None = None) -> Figur
     if len(labels) != classes:
         labels = [str(number) for number in range(classes)]
     figure = Figure(figsize=(11, 5.6), layout="constrained")
-    axes = figure.subplots(1, 2)
+    axes = figure.subplots(1, 2, sharey=True)
     for ax, (split, matrix) in zip(axes, counts.items(), strict=True):
         drawn = _matrix(ax, matrix, labels)
         ax.set(title=f"{split} ({int(matrix.sum()):,} images)", xlabel="predicted class")
@@ -90,7 +90,7 @@ def _matrix(ax: Axes, counts: np.ndarray, labels: Sequence[str]):
     ax.set_yticks(ticks, shown)
     ax.grid(False)
     if size <= NUMBERS_UP_TO:
-        for row, column in np.argwhere(percent >= 0.5):
+        for row, column in np.argwhere(percent > 0.5):
             value = percent[row, column]
             ax.text(
                 column, row, f"{value:.0f}", ha="center", va="center",
@@ -152,13 +152,17 @@ def _sampling(ax: Axes, image: np.ndarray, offset: np.ndarray, mask: np.ndarray)
     (y0, x0), (y1, x1) = (a.transpose(1, 0, 2, 3).reshape(2, -1) for a in (start, end))
     ax.imshow(0.3 + 0.7 * image, interpolation="nearest")  # paler than the arrows
     edge = [withStroke(linewidth=2, foreground="black")]
-    ax.plot([x0, x1], [y0, y1], color="#F0E442", linewidth=0.9, path_effects=edge)
+    gap = np.full(x0.shape, np.nan)  # one line with gaps: a third of the file
+    x, y = (np.stack(parts, 1).ravel() for parts in ((x0, x1, gap), (y0, y1, gap)))
+    ax.plot(x, y, color="#F0E442", linewidth=0.9, path_effects=edge)
     ax.scatter(x0, y0, s=5, marker="s", facecolor="white", edgecolor="black", linewidth=0.5)
     ax.scatter(x1, y1, s=3 + 15 * weight, color="#D55E00", edgecolor="black", linewidth=0.5)
     margin = min(max(2, -end.min(), end.max() - size + 1), size / 4)  # a far arrow is cut
     ax.set(xlim=(-margin - 0.5, size - 0.5 + margin), ylim=(size - 0.5 + margin, -margin - 0.5))
     beyond = ((moved < -0.5) | (moved > size - 0.5)).any(1).mean()
-    ax.set(xlabel="pixels", title=f"{100 * beyond:.0f} % of the points\noutside the image")
+    length = np.hypot(*np.moveaxis(offset, 1, 0)).mean()
+    title = f"mean offset {length:.2g} px\n{100 * beyond:.0f} % of all points outside"
+    ax.set(xlabel="pixels", title=title)
     ax.grid(False)
 
 

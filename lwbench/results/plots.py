@@ -147,7 +147,7 @@ def costs(networks: Mapping[str, Cost], counted: str) -> Figure:
         ax.bar_label(bars, [EngFormatter(places=2)(value) for value in values], padding=3)
         ax.set(xlabel=titles[key], xlim=(0, 1.25 * max(values) or 1))
         ax.xaxis.set_major_formatter(EngFormatter())
-        ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.grid(axis="y", visible=False)
     axes[0].set_yticks(range(len(networks)), [plain(name) for name in networks])
     axes[0].invert_yaxis()
@@ -187,7 +187,8 @@ def accuracy_over_macs(
     ax.xaxis.set_major_formatter(EngFormatter())
     ax.set(xlabel=f"MACs ({plain(counted)})", ylabel=f"{plain(accuracy)} (%)")
     ax.margins(0.12)
-    ax.legend(handles=_point_legend(bool(published), measured), loc="best")
+    handles = _point_legend(bool(published), measured)
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
     place_labels(ax, [(p.macs, p.mean, plain(p.label)) for p in (*published, *measured)])
     return figure
 
