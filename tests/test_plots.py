@@ -8,6 +8,7 @@ from base64 import b64decode
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from lwbench.results import maps, plots
 from lwbench.results.canvas import COLOURS, DASHES, MARKERS, NoPicture, data_uri, plain, save
@@ -140,7 +141,8 @@ def test_labels_of_points_close_together_do_not_overlap():
     points = [Point(f"network {i}", 5e6 + 1e4 * i, (90.0 + 0.02 * i,)) for i in range(6)]
     points.append(Point("far", 6e6, (80.0,)))
     figure = plots.accuracy_over_macs(points, [], accuracy="top-1", counted="x")
-    boxes = [note.get_window_extent() for note in figure.axes[0].texts]
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(note) for note in figure.axes[0].texts]
     assert len(boxes) == 7
     for i, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[:i])
@@ -163,7 +165,7 @@ def test_ten_classes_have_their_share_of_the_true_class_in_each_cell(finished):
     test = figure.axes[1]
     assert [text.get_text() for text in test.texts] == ["75", "25", "100"]
     assert test.images[0].get_array().tolist() == [[75, 25], [0, 100]]
-    assert [label.get_text() for label in test.get_yticklabels()] == ["cat", "dog"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["cat", "dog"]
 
 
 def test_a_hundred_classes_have_few_ticks_and_no_numbers(finished):
@@ -171,6 +173,18 @@ def test_a_hundred_classes_have_few_ticks_and_no_numbers(finished):
     ax = maps.confusion(record).axes[0]
     assert not ax.texts and len(ax.get_xticks()) == 20
     assert [label.get_text() for label in ax.get_xticklabels()][:2] == ["0", "5"]
+
+
+@pytest.mark.parametrize(
+    "names, shown",
+    [(["cat", "dog"], ["cat", "dog"]), (["cat"], ["0", "1"]), ("cat", ["0", "1"])],
+)
+def test_names_that_the_run_recorded_stand_at_the_ticks_where_they_are_as_many(
+    finished, names, shown
+):
+    (record,) = finished(confusion=matrices(2) | {"class_names": np.array(names)})
+    ticks = maps.confusion(record).axes[0].get_xticklabels()
+    assert [label.get_text() for label in ticks] == shown
 
 
 def test_a_class_without_images_has_no_shares(finished):

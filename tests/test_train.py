@@ -25,6 +25,7 @@ class Blobs:
     """Images whose class is written in their mean; batches are a function of (epoch, step)."""
 
     num_classes, batch_size, train_size, steps_per_epoch = 3, 8, 32, 4
+    class_names = ("low", "middle", "high")
 
     def _batch(self, seed):
         generator = torch.Generator().manual_seed(seed)
@@ -99,6 +100,7 @@ def test_a_run_leaves_metrics_checkpoints_matrices_and_offsets(tmp_path):
     assert result["final"]["test_top1"] == float(rows[-1]["test_top1"])
     assert result["best"]["test_top1"] == max(float(row["test_top1"]) for row in rows)
     confusion = np.load(tmp_path / "confusion.npz")
+    assert confusion["class_names"].tolist() == ["low", "middle", "high"]
     assert confusion["test"].sum() == 24 and confusion["train"].sum() == 24
     assert 100 * np.trace(confusion["test"]) / 24 == pytest.approx(result["final"]["test_top1"])
     offsets = np.load(tmp_path / "offsets.npz")

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -35,6 +35,7 @@ class Batches(Protocol):
     """What the engine needs of a data set; see `data.pipeline.Data`."""
 
     num_classes: int
+    class_names: Sequence[str]
     batch_size: int
     train_size: int
     steps_per_epoch: int
@@ -232,9 +233,9 @@ class Training:
 
     def _finish(self) -> dict[str, Any]:
         begin = time.monotonic()
-        arrays = {
-            "confusion": {split: self._evaluate(split).confusion for split in ("train", "test")}
-        }
+        matrices = {split: self._evaluate(split).confusion for split in ("train", "test")}
+        names = np.array(self.data.class_names, dtype=np.str_)
+        arrays = {"confusion": matrices | {"class_names": names}}
         if self.deformable:
             arrays["offsets"] = self._sampled_offsets()
         rows = self.at.rows

@@ -15,6 +15,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from ..errors import LwbenchError
 
@@ -116,7 +117,7 @@ def place_labels(ax: Axes, points: Sequence[tuple[float, float, str]]) -> None:
         note = ax.annotate(
             text, (x, y), (0, 0), textcoords="offset points", fontsize=8, arrowprops=line
         )
-        size = note.get_window_extent(renderer)
+        size = Text.get_window_extent(note, renderer)  # without the line
         boxes = _around(spot, size.width, size.height)
         best = min(boxes, key=lambda box: _covered(box, taken) + _outside(box, inside))
         taken.append((best[0] - 3, best[1], best[2] + 3, best[3]))
@@ -128,7 +129,7 @@ def _around(spot: tuple[float, float], width: float, height: float) -> list[Box]
     """Boxes of a label around a point, near ones first, corners before sides."""
     x, y = spot
     boxes = []
-    for gap in (6, 12, 24, 40):
+    for gap in (6, 12, 24, 40, 60):
         for across, up in ((1, -1), (1, 1), (-1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1)):
             left = x + across * gap - width * (1 - across) / 2
             bottom = y + up * gap - height * (1 - up) / 2

@@ -50,11 +50,8 @@ def confusion(record: Record, class_names: Sequence[str] | None = None) -> Figur
     counts = {split: _counts(arrays.get(split), path) for split in ("train", "test")}
     if len(counts["train"]) != len(counts["test"]):
         raise NoPicture(f"{path} is damaged: train and test differ in their classes")
-    classes = len(counts["test"])
-    names = class_names or (record.env.get("data") or {}).get("class_names") or ()
-    labels = [plain(name, 16) for name in names]
-    if len(labels) != classes:
-        labels = [str(number) for number in range(classes)]
+    names = arrays.get("class_names", ()) if class_names is None else class_names
+    labels = _labels(names, len(counts["test"]))
     figure = Figure(figsize=(11, 5.6), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for ax, (split, matrix) in zip(axes, counts.items(), strict=True):
@@ -75,6 +72,12 @@ def _counts(matrix: np.ndarray | None, path: Path) -> np.ndarray:
     if not square or not _are_numbers(matrix) or matrix.min() < 0:
         raise NoPicture(f"{path} is damaged: it holds no square matrices of counts, train and test")
     return matrix.astype(float)
+
+
+def _labels(names: Sequence[str] | np.ndarray, classes: int) -> list[str]:
+    """The classes' names, cut to a tick's length; indices where names are not as many."""
+    labels = [plain(name, 16) for name in np.ravel(names)]
+    return labels if len(labels) == classes else [str(number) for number in range(classes)]
 
 
 def _matrix(ax: Axes, counts: np.ndarray, labels: Sequence[str]):
