@@ -155,39 +155,15 @@ def _table(arguments: list[str], flags: set[str]) -> int:
     from .tabulate import KEYS, tabulate
 
     keys, overrides = _own_and_training(arguments, KEYS)
-    width = shutil.get_terminal_size((160, 24)).columns
-    print(tabulate(keys, overrides, composed_runs, counted, width))
+    print(tabulate(keys, overrides, composed_runs, counted, _width()))
     return 0
 
 
 def _reproduce(arguments: list[str], flags: set[str]) -> int:
-    from .results import published, reproduce
-    from .results.records import records
-    from .results.selection import selected
-    from .sweep import Job, number_of_jobs, run_all, show_failures
+    from .reproduce import KEYS, reproduce
 
-    own = ("table", "rows", "columns", "seeds", "jobs", "dry_run", "kept")
-    keys, extra = _own_and_training(arguments, own)
-    if "table" not in keys:
-        raise UsageError("reproduce needs table=<name>, such as table=ldc/4; or table=all")
-    tables = selected(published.load(keys["table"]), keys.get("rows"), keys.get("columns"))
-    composed = composed_runs(reproduce.requests(tables, extra))
-    if not composed:
-        raise UsageError("no accuracy among these cells; lwbench table shows what is counted")
-    at_once = number_of_jobs(_whole(keys.get("jobs", "1")))
-    out = Path(next(iter(composed.values()))[0]["out"])
-    found = records(out, kept=_truth("kept", keys.get("kept", "true")))
-    planned = reproduce.plan(composed, reproduce.seeds(keys.get("seeds", "3")), found)
-    for line in reproduce.summary(planned, at_once):
-        print(f"# {line}")
-    if _truth("dry_run", keys.get("dry_run", "false")):
-        print("\n".join(run.line for run in planned))
-        return 0
-    jobs = [Job(p.overrides, dict(p.config), dict(p.choices)) for p in planned if not p.is_finished]
-    failures = run_all(jobs, at_once)
-    shown = [f"{key}={keys[key]}" for key in ("table", "rows", "columns", "kept") if key in keys]
-    _table([*shown, *extra], set())
-    return show_failures(failures)
+    keys, overrides = _own_and_training(arguments, KEYS)
+    return reproduce(keys, overrides, composed_runs, counted, _width())
 
 
 def _own_and_training(
@@ -205,14 +181,9 @@ def _own_and_training(
     return _plain_values(mine, own), extra
 
 
-def _truth(key: str, text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise UsageError(f"{key}={text}: true or false")
-    return text.lower() == "true"
-
-
-def _whole(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
+def _width() -> int:
+    """Of the terminal, in characters; wide where there is none."""
+    return shutil.get_terminal_size((160, 24)).columns
 
 
 def counted(requests: list[Any]) -> dict[Any, Any]:

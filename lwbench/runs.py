@@ -15,6 +15,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -48,13 +49,13 @@ _NOT_IDENTITY = {
 _ALWAYS = {"lr", "epochs", "batch_size", "momentum", "weight_decay", "dropout"}
 
 
-def identity(config: dict[str, Any]) -> str:
+def identity(config: Mapping[str, Any]) -> str:
     """A short hash of the resolved keys that can change the result."""
     text = json.dumps(identifying(config), sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def identifying(config: dict[str, Any]) -> dict[str, Any]:
+def identifying(config: Mapping[str, Any]) -> dict[str, Any]:
     """The resolved keys that can change the result, dotted; what is switched off is left out."""
     return {
         key: _plain(value)
@@ -64,11 +65,11 @@ def identifying(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """Dotted keys and their values, in the order of the configuration."""
     pairs = []
     for key, value in config.items():
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):
             pairs += flat(value, f"{prefix}{key}.")
         else:
             pairs.append((f"{prefix}{key}", value))
@@ -103,7 +104,7 @@ class Run:
         return self.path / "checkpoints"
 
     @classmethod
-    def of(cls, config: dict[str, Any], choices: dict[str, str]) -> "Run":
+    def of(cls, config: Mapping[str, Any], choices: Mapping[str, str]) -> "Run":
         """The newest directory of this configuration and seed, whether or not it exists yet.
 
         `choices` names the option taken in each group; a data set may name itself (`data.name`).

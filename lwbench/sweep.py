@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
@@ -32,8 +32,8 @@ class Job:
     """A run to be made: overrides of `train`, and what they are composed to."""
 
     overrides: tuple[str, ...]
-    config: dict[str, Any]
-    choices: dict[str, str]
+    config: Mapping[str, Any]
+    choices: Mapping[str, str]
 
     @property
     def run(self) -> Run:
@@ -86,10 +86,11 @@ def show_failures(failures: Sequence[Failure]) -> int:
 
 
 def number_of_jobs(at_once: object) -> int:
-    """`jobs`, checked. Raises UsageError."""
-    if type(at_once) is not int or at_once < 1:
+    """`jobs`, checked: a number, or its digits. Raises UsageError."""
+    text = str(at_once)
+    if not text.isdecimal() or int(text) < 1:
         raise UsageError(f"jobs={at_once}: how many runs at once, 1 or more")
-    return at_once
+    return int(text)
 
 
 def run_all(jobs: Sequence[Job], at_once: int) -> list[Failure]:

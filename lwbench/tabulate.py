@@ -33,7 +33,7 @@ def tabulate(
     """
     name = keys.get("table")
     select = _one_of(keys, "select", ("final", "best"))
-    found = records(Path(keys.get("out", "outputs")), kept=_is_true(keys, "kept", True))
+    found = records(Path(keys.get("out", "outputs")), kept=is_true(keys, "kept", True))
     loaded = selected(
         published.load(name or "all"), keys.get("rows"), keys.get("columns"), keys.get("baseline")
     )
@@ -83,5 +83,6 @@ def _one_of(keys: Mapping[str, str], key: str, words: Sequence[str]) -> str:
     return word
 
 
-def _is_true(keys: Mapping[str, str], key: str, default: bool) -> bool:
+def is_true(keys: Mapping[str, str], key: str, default: bool) -> bool:
+    """A key that is true or false. Raises UsageError for another word."""
     return _one_of({key: str(default).lower(), **keys}, key, ("true", "false")) == "true"

@@ -19,6 +19,7 @@ MAY = {
     "folders": set(),
     "cache": {"folders", "runs"},
     "counts": {"cache", "results"},
+    "reproduce": {"counts", "results", "sweep", "tabulate"},
     "tabulate": {"counts", "folders", "results", "runs"},
     "registry": set(),
     "errors": set(),
@@ -31,6 +32,7 @@ MAY = {
 NO_TORCH = (
     "results", "runs", "registry", "errors", "console", "sweep", "cli", "folders", "threads",
     "cache", "counts", "logs", "tabulate",
+    "reproduce",
 )
 # fmt: on
 

@@ -1,4 +1,4 @@
-"""What a table's cells need: which runs are finished, which can go on, which are missing.
+"""What tables' cells need: which runs are finished, which can go on, which are missing.
 
 Plans only; the runs themselves are a sweep's affair.
 """

@@ -1,0 +1,50 @@
+"""The command that makes the runs which tables still need, and then shows the tables."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from .counts import Counter
+from .errors import UsageError
+from .results import plan, published
+from .results.records import records
+from .results.selection import selected
+from .sweep import Job, number_of_jobs, run_all, show_failures
+from .tabulate import KEYS as TABLE_KEYS
+from .tabulate import Composer, is_true, tabulate
+
+KEYS = ("table", "rows", "columns", "seeds", "jobs", "dry_run", "kept")
+
+
+def reproduce(
+    keys: Mapping[str, str],
+    overrides: Sequence[str],
+    compose: Composer,
+    count: Counter,
+    width: int,
+) -> int:
+    """What `lwbench reproduce` does; 1 where a run failed. Arguments as those of `tabulate`.
+
+    Raises UsageError for what is no table, row, column, seed or override, and Interrupted after a
+    signal, when every run has saved its state.
+    """
+    if "table" not in keys:
+        raise UsageError("reproduce needs table=<name>, such as table=ldc/4; or table=all")
+    at_once = number_of_jobs(keys.get("jobs", "1"))
+    tables = selected(published.load(keys["table"]), keys.get("rows"), keys.get("columns"))
+    composed = compose(plan.requests(tables, overrides))
+    if not composed:
+        raise UsageError("no accuracy among these cells; lwbench table shows what is counted")
+    out = next(iter(composed.values()))[0]["out"]
+    found = records(Path(out), kept=is_true(keys, "kept", True))
+    planned = plan.plan(composed, plan.seeds(keys.get("seeds", "3")), found)
+    print("\n".join(f"# {line}" for line in plan.summary(planned, at_once)))
+    if is_true(keys, "dry_run", False):
+        print("\n".join(run.line for run in planned))
+        return 0
+    failures = run_all(
+        [Job(run.overrides, run.config, run.choices) for run in planned if not run.is_finished],
+        at_once,
+    )
+    shown = {key: keys[key] for key in keys.keys() & set(TABLE_KEYS)} | {"out": out}
+    print(tabulate(shown, overrides, compose, count, width))
+    return show_failures(failures)
