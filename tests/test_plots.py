@@ -255,9 +255,10 @@ def test_regular_positions_follow_from_the_sizes(kernel, stride, padding):
 def test_an_arrow_leads_down_by_dy_and_right_by_dx(finished):
     (record,) = finished(offsets=sampling(shift=(1.0, 2.0)))
     ax = maps.offsets(record, images=1).axes[0]
-    x, y = ax.lines[0].get_data()
-    assert (x[1::3] - x[::3] == 2).all() and (y[1::3] - y[::3] == 1).all()
-    assert len(x[::3]) == 9 * 9
+    assert len(ax.lines) == 4
+    for line in ax.lines:
+        x, y = (values.reshape(9, 3) for values in line.get_data())
+        assert (x[:, 1] - x[:, 0] == 2).all() and (y[:, 1] - y[:, 0] == 1).all()
 
 
 def test_a_network_without_offsets_gives_a_reason_and_no_picture(finished):
@@ -275,6 +276,8 @@ def test_a_network_without_offsets_gives_a_reason_and_no_picture(finished):
         {"stem.mask": np.zeros(3)},
         {"stem.mask": np.full((2, 9, 4, 4), "x")},
         {"stem.offset": np.zeros((2, 18, 4, 5))},
+        {"stem.offset": np.zeros((2, 18, 4, 5)), "stem.mask": np.zeros((2, 9, 4, 5))},
+        {"stem.offset": np.zeros((2, 16, 4, 4)), "stem.mask": np.zeros((2, 8, 4, 4))},
         {"stem.offset": np.full((2, 18, 4, 4), np.inf)},
     ],
 )
@@ -287,24 +290,38 @@ def test_offsets_that_are_none_give_a_reason_and_no_picture(finished, change):
 # --- how they are written -----------------------------------------------------------------------
 
 
-def drawn(finished, name):
-    """Every picture with `name` wherever a text goes in."""
-    (record,) = finished(confusion=matrices(3), offsets=sampling())
-    points = [Point(name, 5e6, (90.0, 91.0)), Point("b", 9e6, (80.0,))]
-    yield plots.curves({name: [record]}, "loss")
-    yield plots.costs({name: Cost(1e6, 2e6)}, name)
-    yield plots.accuracy_over_macs(points, points, accuracy=name, counted=name)
-    yield maps.confusion(record, [name, "b", "c"])
-    yield maps.offsets(record)
+def nasty_curves(record):
+    return plots.curves({name: [record] for name in NASTY}, "loss")
+
+
+def nasty_costs(record):
+    return plots.costs({name: Cost(1e6, 2e6) for name in NASTY}, NASTY[0])
+
+
+def nasty_points(record):
+    points = [Point(name, 5e6 + 1e6 * i, (90.0, 91.0)) for i, name in enumerate(NASTY)]
+    return plots.accuracy_over_macs(points, points, accuracy=NASTY[1], counted=NASTY[2])
+
+
+def nasty_classes(record):
+    return maps.confusion(record, NASTY)
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("name", NASTY)
-def test_no_name_breaks_a_picture_or_out_of_it(finished, name):
-    for figure in drawn(finished, name):
-        svg = b64decode(data_uri(figure).removeprefix("data:image/svg+xml;base64,"))
-        tags = {element.tag for element in ElementTree.fromstring(svg).iter()}
-        assert not any("script" in str(tag) for tag in tags)
+@pytest.mark.parametrize("draw", [nasty_curves, nasty_costs, nasty_points, nasty_classes])
+def test_no_name_breaks_a_picture_or_out_of_it(finished, draw):
+    (record,) = finished(confusion=matrices(len(NASTY)))
+    svg = b64decode(data_uri(draw(record)).removeprefix("data:image/svg+xml;base64,"))
+    tags = {element.tag for element in ElementTree.fromstring(svg).iter()}
+    assert tags and not any("script" in str(tag) for tag in tags)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_model_of_any_name_has_its_maps(finished):
+    (record,) = finished("$a_{$<b>--", confusion=matrices(3), offsets=sampling())
+    for figure in (maps.confusion(record), maps.offsets(record)):
+        assert any("$a_{$<b>--" in text for text in texts(figure))
+        ElementTree.fromstring(b64decode(data_uri(figure).partition(",")[2]))
 
 
 def test_a_name_is_drawn_as_it_is_written():

@@ -105,12 +105,15 @@ def _matrix(ax: Axes, counts: np.ndarray, labels: Sequence[str]):
 # --- offsets ------------------------------------------------------------------------------------
 
 
+_ARROWS = ("#F0E442", "#56B4E9", "#D55E00", "#FFFFFF")  # a place each; edged in black
+
+
 @styled()
 def offsets(record: Record, images: int = 3) -> Figure:
     """Where the deformable first layer samples a few test images: an arrow a sampling point.
 
-    Each arrow leads from the point's place in the regular grid to the learned one, at nine places
-    of the layer's output; the dot at its end grows with the mask. Raises NoPicture where
+    Each arrow leads from the point's place in the regular grid to the learned one, at four places
+    of the layer's output; the mark at its end grows with the mask. Raises NoPicture where
     offsets.npz is missing (no deformable layer) or damaged.
     """
     path = record.run.path / "offsets.npz"
@@ -123,7 +126,7 @@ def offsets(record: Record, images: int = 3) -> Figure:
     result = record.result
     figure.suptitle(
         f"{plain(result.model)} on {plain(result.data)}, seed {result.seed}: sampling points of the"
-        " first layer"
+        " first layer, regular to learned (size: mask)"
     )
     return figure
 
@@ -135,8 +138,11 @@ def _first_layer(arrays: Mapping[str, np.ndarray], path: Path) -> tuple[np.ndarr
         images, offset = arrays["images"], arrays[name]
         mask = arrays[name.removesuffix("offset") + "mask"]
         n, points, height, width = mask.shape
-        known = (n, 3, *images.shape[2:]) == images.shape and images.ndim == 4 and images.size
-        if not known or not _are_numbers(images, offset, mask):
+        size = images.shape[-1]
+        square = height == width > 0 and round(points**0.5) ** 2 == points > 0
+        if images.shape != (n, 3, size, size) or not images.size or not square:
+            raise ValueError
+        if not _are_numbers(images, offset, mask):
             raise ValueError
         span = (images.min((1, 2, 3), keepdims=True), images.max((1, 2, 3), keepdims=True))
         images = (images - span[0]) / np.maximum(span[1] - span[0], 1e-6)
@@ -146,27 +152,38 @@ def _first_layer(arrays: Mapping[str, np.ndarray], path: Path) -> tuple[np.ndarr
 
 
 def _sampling(ax: Axes, image: np.ndarray, offset: np.ndarray, mask: np.ndarray) -> None:
-    size = image.shape[0]
+    size = len(image)
     regular, moved = _positions(size, offset)
-    places = _places(offset.shape[-2]), _places(offset.shape[-1])
-    chosen = np.ix_(range(len(offset)), range(2), *places)
-    start, end = regular[chosen], moved[chosen]
-    weight = mask[np.ix_(range(len(mask)), *places)].ravel()
-    (y0, x0), (y1, x1) = (a.transpose(1, 0, 2, 3).reshape(2, -1) for a in (start, end))
     ax.imshow(0.3 + 0.7 * image, interpolation="nearest")  # paler than the arrows
-    edge = [withStroke(linewidth=2, foreground="black")]
-    gap = np.full(x0.shape, np.nan)  # one line with gaps: a third of the file
-    x, y = (np.stack(parts, 1).ravel() for parts in ((x0, x1, gap), (y0, y1, gap)))
-    ax.plot(x, y, color="#F0E442", linewidth=0.9, path_effects=edge)
-    ax.scatter(x0, y0, s=5, marker="s", facecolor="white", edgecolor="black", linewidth=0.5)
-    ax.scatter(x1, y1, s=3 + 15 * weight, color="#D55E00", edgecolor="black", linewidth=0.5)
-    margin = min(max(2, -end.min(), end.max() - size + 1), size / 4)  # a far arrow is cut
-    ax.set(xlim=(-margin - 0.5, size - 0.5 + margin), ylim=(size - 0.5 + margin, -margin - 0.5))
+    out = offset.shape[-1]
+    places = [(out * row // 4, out * column // 4) for row in (1, 3) for column in (1, 3)]
+    for (row, column), colour, marker in zip(places, _ARROWS, "osD^", strict=True):
+        start, end = regular[:, :, row, column].T, moved[:, :, row, column].T
+        _arrows(ax, start, end, mask[:, row, column], colour, marker)
+    ends = np.array([moved[:, :, row, column] for row, column in places])
+    margin = min(max(2, -ends.min(), ends.max() - size + 1), size / 4) + 0.5  # far arrows are cut
+    ax.set(xlim=(-margin, size - 1 + margin), ylim=(size - 1 + margin, -margin))
     beyond = ((moved < -0.5) | (moved > size - 0.5)).any(1).mean()
     length = np.hypot(*np.moveaxis(offset, 1, 0)).mean()
     title = f"mean offset {length:.2g} px\n{100 * beyond:.0f} % of all points outside"
     ax.set(xlabel="pixels", title=title)
     ax.grid(False)
+
+
+def _arrows(
+    ax: Axes, start: np.ndarray, end: np.ndarray, mask: np.ndarray, colour: str, marker: str
+) -> None:
+    """Arrows of one place of the output, from (2, K K) to (2, K K) as (y, x)."""
+    gap = np.full(start.shape, np.nan)  # one line with gaps: a third of the file
+    y, x = np.stack([start, end, gap], 2).reshape(2, -1)
+    edge = [withStroke(linewidth=2.2, foreground="black")]
+    ax.plot(x, y, color=colour, linewidth=1, path_effects=edge)
+    sizes = 4 + 20 * mask
+    ax.scatter(
+        end[1], end[0], s=sizes, marker=marker, color=colour, edgecolor="black", linewidth=0.6,
+        zorder=3,
+    )  # fmt: skip
+    ax.scatter(start[1], start[0], s=2, color="white", edgecolor="black", linewidth=0.5, zorder=4)
 
 
 def _positions(size: int, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -184,8 +201,3 @@ def _positions(size: int, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     regular = np.stack([np.broadcast_to(y, shape), np.broadcast_to(x, shape)], 2)
     regular = regular.reshape(kernel * kernel, 2, out, out)
     return regular, regular + offset
-
-
-def _places(size: int, count: int = 3) -> np.ndarray:
-    """Indices of `count` outputs, evenly apart."""
-    return np.unique(((np.arange(count) + 0.5) * size / count).astype(int))
