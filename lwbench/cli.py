@@ -28,6 +28,7 @@ VERBS = {
     "profile": "what a network costs: parameters, MACs under each rule; -m for several",
     "table": "published tables, with what was counted and measured beside them",
     "reproduce": "run what a table's cells still need, and show the table",
+    "check": "look at every image of a data set: bad files, duplicates, class balance",
     "list": "models, data sets, optimizers, schedulers, experiments",
 }
 # what completion offers behind the verbs whose keys are not Hydra's
@@ -103,6 +104,7 @@ def _dispatch(arguments: list[str]) -> int:
         "profile": _profile,
         "table": _table,
         "reproduce": _reproduce,
+        "check": _check,
         "list": _list,
     }
     return commands[verb](overrides, set(flags))
@@ -203,6 +205,14 @@ def counted(requests: list[Any]) -> dict[Any, Any]:
     from .commands import counts
 
     return {request: counts(config) for request, config in configs.items()}
+
+
+def _check(overrides: list[str], flags: set[str]) -> int:
+    with _hydra():
+        config, _ = _composed("check", overrides)
+    from .check import check
+
+    return check(config)
 
 
 def _list(kinds: list[str], flags: set[str]) -> int:

@@ -43,6 +43,45 @@ def gibibytes(value: float) -> str:
     return f"{value / 2**30:.2f} GiB"
 
 
+class CountProgress:
+    """How many of `total` are done: a bar on a terminal, a line now and then elsewhere."""
+
+    EVERY_S = 10.0
+
+    def __init__(self, total: int, unit: str) -> None:
+        self._total, self._unit, self._done = total, unit, 0
+        self._console = console()
+        self._bar: Progress | None = None
+        self._begin = self._last = time.monotonic()
+
+    def __enter__(self) -> "CountProgress":
+        if self._console.is_terminal:
+            columns = (BarColumn(bar_width=None), TextColumn("{task.description}"))
+            self._bar = Progress(*columns, console=self._console, transient=True)
+            self._task = self._bar.add_task("", total=self._total)
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def more(self, count: int) -> None:
+        """So many more are done."""
+        self._done += count
+        now = time.monotonic()
+        if self._bar:
+            self._bar.update(self._task, completed=self._done, description=self._line(now))
+        elif now - self._last > self.EVERY_S:
+            self._console.print(self._line(now))
+            self._last = now
+
+    def _line(self, now: float) -> str:
+        rate = self._done / max(now - self._begin, 1e-9)
+        left = duration((self._total - self._done) / max(rate, 1e-9))
+        return f"{self._done:,}/{self._total:,} {self._unit}, {rate:,.0f} a second, {left} left"
+
+
 class EpochProgress:
     """Reports training to the user; the engine calls it and knows nothing of terminals."""
 

@@ -71,6 +71,7 @@ def test_list_shows_every_option_with_a_line_of_its_own(capsys):
     [("lwbench ", "train"), ("lwbench tr", "train"), ("lwbench train ", "model="),
      ("lwbench train model=ldc", "model=ldc3"), ("lwbench train optimizer.", "optimizer.lr="),
      ("lwbench train model=ldc3 ep", "epochs="), ("lwbench eval ", "run="),
+     ("lwbench ch", "check"), ("lwbench check ", "data="),
      ("lwbench train -m data=", "data=cifar10")],
 )  # fmt: skip
 def test_completion_knows_verbs_groups_and_keys(line, expected, monkeypatch, capsys):

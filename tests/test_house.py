@@ -24,6 +24,7 @@ MAY = {
     "registry": set(),
     "errors": set(),
     "console": set(),
+    "check": {"console", "data"},
     "threads": set(),
     "logs": {"runs"},
     "sweep": {"console", "engine", "runs"},

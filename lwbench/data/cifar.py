@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..errors import UsageError
+from ..errors import UsageError, shown
 from ..folders import data_home
 from ..registry import DATASETS
 from .decode import decode
@@ -70,23 +70,35 @@ def load_cifar(name: str, root: str | None, cache: str | None) -> Source:
     decoded images. Raises UsageError where `root` is missing or holds neither, for an image that is
     unreadable or not 32 px, and where the download fails.
     """
-    archive = ARCHIVES[name]
-    layout = f"{{train,test}}/<class>/*.png or {archive.folder}/ ({archive.size})"
-    if root is None:
-        place = data_home() / name
-    else:
-        hint = f"leave data.root out to download {name} to {data_home() / name}"
-        place = require_root(root, name, layout, hint)
-    candidates = [Path("."), Path(name)]
-    if folders := first_with(place, candidates, SPLITS):
-        return from_folders(name, folders, cache)
-    unpacked = first_with(place, candidates, (archive.folder,))
+    if listings := splits(name, root, strict=True):
+        return from_folders(name, listings, cache)
+    place = find(name, root)
+    unpacked = first_with(place, [Path("."), Path(name)], (ARCHIVES[name].folder,))
     if unpacked is None and root is not None:
-        raise UsageError(f"data.root={root}: no {name} in it; expected {layout}")
+        raise UsageError(f"data.root={shown(root)}: no {name} in it; expected {layout(name)}")
     if unpacked is None:
         download(name, place)
         unpacked = place
     return from_archive(name, unpacked, cache)
+
+
+def splits(dataset: str, root: str | None, strict: bool) -> tuple[Listing, Listing] | None:
+    """The files of image folders, see `scan_splits`; None where the set is no image folders."""
+    folders = first_with(find(dataset, root), [Path("."), Path(dataset)], SPLITS)
+    return scan_splits(folders, *SPLITS, strict) if folders else None
+
+
+def find(name: str, root: str | None) -> Path:
+    """Where the set is looked for. Raises UsageError where `root` is given and no folder."""
+    if root is None:
+        return data_home() / name
+    hint = f"leave data.root out to download {name} to {data_home() / name}"
+    return require_root(root, name, layout(name), hint)
+
+
+def layout(name: str) -> str:
+    archive = ARCHIVES[name]
+    return f"{{train,test}}/<class>/*.png or {archive.folder}/ ({archive.size})"
 
 
 def download(name: str, place: Path) -> None:
@@ -132,9 +144,9 @@ def from_archive(name: str, place: Path, cache: str | None) -> Source:
     return source(name, stamp, cache, make)
 
 
-def from_folders(name: str, place: Path, cache: str | None) -> Source:
+def from_folders(name: str, splits: tuple[Listing, Listing], cache: str | None) -> Source:
     """From image folders, in whatever order their files are named."""
-    listings = dict(zip(SPLITS, scan_splits(place, *SPLITS), strict=True))
+    listings = dict(zip(SPLITS, splits, strict=True))
     stamps = "".join(listing.stamp for listing in listings.values())
     stamp = hashlib.sha256(stamps.encode()).hexdigest()
 
