@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from .published import ACCURACY, COMPLEXITY, Table
+from .recipe import ours
 from .sheets import Filled
 from .statistics import ALPHA
 from .studies import hardware, is_whole, revisions
@@ -17,8 +18,8 @@ def title(filled: Filled) -> str:
     return f"{table.name}: {table.source}{study}"
 
 
-def remarks(filled: Filled, recipe: Sequence[str] = ()) -> list[str]:
-    """The caption's sentences; `recipe`: values that no document states, as `lr 0.1`."""
+def remarks(filled: Filled) -> list[str]:
+    """The caption's sentences: how it was counted and run, what the words mean, notes."""
     table, cells = filled
     lines = []
     if any(cell.published for cell in cells):
@@ -31,7 +32,7 @@ def remarks(filled: Filled, recipe: Sequence[str] = ()) -> list[str]:
     if any(cell.kind in ACCURACY and cell.published for cell in cells):
         lines.append(_selection(table))
     if measured := [cell for cell in cells if cell.runs]:
-        lines += _measuring(measured, table.baseline, recipe)
+        lines += [*_measuring(measured, table.baseline), *_recipe(filled), _making(measured)]
     lines += table.notes
     return lines + [f"{cell.row}, {cell.column}: {cell.note}." for cell in cells if cell.note]
 
@@ -59,7 +60,7 @@ def _selection(table: Table) -> str:
     return f"The document's accuracies are of the {which} epoch."
 
 
-def _measuring(cells: Sequence[Cell], baseline: str, recipe: Sequence[str]) -> list[str]:
+def _measuring(cells: Sequence[Cell], baseline: str) -> list[str]:
     """How the accuracies of these cells came about."""
     epoch = {"final": "last epoch", "best": "best epoch, chosen on the test images, which flatters"}
     lines = [
@@ -77,9 +78,7 @@ def _measuring(cells: Sequence[Cell], baseline: str, recipe: Sequence[str]) -> l
         for cell in cells
         if cell.precision != precisions.get(cell.column, cell.precision)
     ]
-    if recipe:
-        lines.append(f"Ours, since no document states it: {', '.join(recipe)}.")
-    return [*lines, *_parts(cells), _making(cells)]
+    return [*lines, *_parts(cells)]
 
 
 def _comparing(cells: Sequence[Cell]) -> str:
@@ -103,6 +102,18 @@ def _parts(cells: Sequence[Cell]) -> list[str]:
     runs = [record for cell in cells for record in cell.runs if not is_whole(record)]
     sizes = {(r.result.data, r.env["data"]["train_size"]): None for r in runs}
     return [f"Of {data} only a part, {size} training images." for data, size in sizes]
+
+
+def _recipe(filled: Filled) -> list[str]:
+    """The values of the recipe that no document states, where one states others."""
+    runs = []
+    for figure, cell in zip(filled.table.figures, filled.cells, strict=True):
+        options = dict(part.split("=", 1) for part in figure.train or ())
+        if cell.published and cell.runs:
+            first = cell.runs[0]
+            runs.append((first.result.data, options.get("experiment"), first.config))
+    found = ours(runs)
+    return [f"Of the recipe these values are ours: {', '.join(found)}."] if found else []
 
 
 def _making(cells: Sequence[Cell]) -> str:
