@@ -7,9 +7,10 @@ from typing import Any
 from .counts import Counter, cached_counts
 from .errors import UsageError, nearest
 from .folders import conf_folder
-from .results import formats, published, tables
+from .results import ablation, formats, published, tables
 from .results.records import Record, records
 from .results.selection import selected
+from .results.sheets import Filled
 from .results.studies import Study, Train, by_identity
 from .runs import identity
 
@@ -18,6 +19,8 @@ Composer = Callable[[Iterable[Train]], Mapping[Train, tuple[dict[str, Any], Mapp
 KEYS = (
     "table", "runs", "rows", "columns", "baseline", "select", "ci", "format", "out", "kept",
 )  # fmt: skip
+PARTS = ("rows", "columns", "baseline")
+SELECT = ("final", "best")
 
 
 def tabulate(
@@ -31,17 +34,27 @@ def tabulate(
 
     Raises UsageError for what is no table, row, column, format or override.
     """
-    name = keys.get("table")
-    select = _one_of(keys, "select", ("final", "best"))
+    format, intervals = keys.get("format", "terminal"), is_true(keys, "ci", False)
+    if "runs" in keys:
+        return formats.render(_of_runs(keys, overrides), format, width, intervals)
+    name, select = keys.get("table"), _one_of(keys, "select", SELECT)
     found = records(Path(keys.get("out", "outputs")), kept=is_true(keys, "kept", True))
-    loaded = selected(
-        published.load(name or "all"), keys.get("rows"), keys.get("columns"), keys.get("baseline")
-    )
-    format = keys.get("format", "terminal")
+    loaded = selected(published.load(name or "all"), *(keys.get(part) for part in PARTS))
     filled = fill(loaded, study(loaded, found, overrides, select, compose), count)
     if name is None:
         return formats.render_summary([tables.summary(*one) for one in filled], format, width)
-    return formats.render(filled, format, width)
+    return formats.render(filled, format, width, intervals)
+
+
+def _of_runs(keys: Mapping[str, str], overrides: Sequence[str]) -> list[Filled]:
+    """Finished runs of a folder, a table a data set."""
+    if wrong := [*overrides, *(f"{key}=" for key in ("table", "out") if key in keys)]:
+        raise UsageError(f"{wrong[0]} goes not with runs=, which shows the runs that there are")
+    folder, select = Path(keys["runs"]), _one_of(keys, "select", SELECT)
+    found = ablation.under(folder, kept=is_true(keys, "kept", True))
+    made = ablation.tables_of(folder, found)
+    loaded = selected(made, *(keys.get(part) for part in PARTS))
+    return [ablation.filled(table, found, select) for table in loaded]
 
 
 def study(
@@ -69,11 +82,11 @@ def study(
     )
 
 
-def fill(loaded: Sequence[published.Table], study: Study, count: Counter) -> list[formats.Filled]:
+def fill(loaded: Sequence[published.Table], study: Study, count: Counter) -> list[Filled]:
     """The tables with their cells; networks that no cache knows are counted with `count`."""
     wanted = [request for table in loaded for request in tables.requirements(table)]
     counts = cached_counts(wanted, conf_folder(), count)
-    return [formats.Filled(table, tables.cells(table, counts, study)) for table in loaded]
+    return [Filled(table, tables.cells(table, counts, study)) for table in loaded]
 
 
 def _one_of(keys: Mapping[str, str], key: str, words: Sequence[str]) -> str:

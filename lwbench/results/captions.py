@@ -24,7 +24,7 @@ def remarks(filled: Filled) -> list[str]:
     lines = []
     if any(cell.published for cell in cells):
         lines.append("Beside each published number stands what was measured here.")
-    if any(cell.kind in COMPLEXITY for cell in cells):
+    if any(cell.rule for cell in cells):
         lines.append(_counting(table))
     words = {cell.verdict for cell in cells}
     legend = [f"{word}: {VERDICTS[word]}" for word in VERDICTS if word in words]
@@ -108,8 +108,8 @@ def _recipe(filled: Filled) -> list[str]:
     """The values of the recipe that no document states, where one states others."""
     runs = []
     for figure, cell in zip(filled.table.figures, filled.cells, strict=True):
-        options = dict(part.split("=", 1) for part in figure.train or ())
         if cell.published and cell.runs:
+            options = dict(part.split("=", 1) for part in figure.train or ())
             first = cell.runs[0]
             runs.append((first.result.data, options.get("experiment"), first.config))
     found = ours(runs)
