@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .counts import Counter, cached_counts
-from .errors import UsageError, nearest
+from .errors import UsageError
 from .folders import conf_folder
 from .results import ablation, formats, published, tables
 from .results.records import Record, records
@@ -92,7 +92,7 @@ def fill(loaded: Sequence[published.Table], study: Study, count: Counter) -> lis
 def _one_of(keys: Mapping[str, str], key: str, words: Sequence[str]) -> str:
     word = keys.get(key, words[0])
     if word not in words:
-        raise UsageError(f"{key}={word}{nearest(word, words)}")
+        raise UsageError(f"{key}={word}: {' or '.join(words)}")
     return word
 
 

@@ -22,13 +22,13 @@ def remarks(filled: Filled) -> list[str]:
     """The caption's sentences: how it was counted and run, what the words mean, notes."""
     table, cells = filled
     lines = []
-    if any(cell.published for cell in cells):
-        lines.append("Beside each published number stands what was measured here.")
     if any(cell.rule for cell in cells):
         lines.append(_counting(table))
-    words = {cell.verdict for cell in cells}
-    legend = [f"{word}: {VERDICTS[word]}" for word in VERDICTS if word in words]
-    lines.append("; ".join(legend) + ".")
+    if any(cell.published for cell in cells):
+        lines.insert(0, "Beside each published number stands what was measured here.")
+        words = {cell.verdict for cell in cells}
+        legend = [f"{word}: {VERDICTS[word]}" for word in VERDICTS if word in words]
+        lines.append("; ".join(legend) + ".")
     if any(cell.kind in ACCURACY and cell.published for cell in cells):
         lines.append(_selection(table))
     if measured := [cell for cell in cells if cell.runs]:
