@@ -79,13 +79,35 @@ def test_a_curve_is_the_mean_over_seeds_and_its_band_reaches_from_smallest_to_la
 def test_runs_of_one_network_in_two_ways_are_two_lines(finished):
     finished()
     found = finished(identity="ffff0000")
-    assert list(plots.by_network(found)) == ["mb0 (abcd1234, fp32)", "mb0 (ffff0000, fp32)"]
+    assert list(plots.by_network(found)) == ["mb0 (abcd1234)", "mb0 (ffff0000)"]
+
+
+def test_runs_of_a_sample_and_of_all_images_share_no_band(finished):
+    finished(seed=0)
+    found = finished(seed=1)
+    for record, digest in zip(found, ("aaaa", "bbbb"), strict=True):
+        (record.run.path / "env.json").write_text(json.dumps({"data": {"digest": digest}}))
+    networks = plots.by_network(found)
+    assert {name: [r.result.seed for r in runs] for name, runs in networks.items()} == {
+        "mb0 (aaaa)": [0],
+        "mb0 (bbbb)": [1],
+    }
 
 
 def test_an_epoch_without_a_finite_value_is_left_out_of_its_curve(finished):
     found = finished(top1=(40, "nan", "inf", "", 60))
     ax = plots.curves(plots.by_network(found), "top1").axes[0]
     assert ax.lines[0].get_xydata().tolist() == [[1, 40], [5, 60]]
+
+
+def test_a_network_without_metrics_is_left_out_with_a_warning(finished, caplog):
+    finished("a", identity="aaaa0000")
+    finished("b", identity="bbbb0000", top1=())
+    found = finished("c", identity="cccc0000")
+    (found[2].run.path / "metrics.csv").write_bytes(b"epoch,\xff\x00\n1,2\n")
+    ax = plots.curves(plots.by_network(found), "loss").axes[0]
+    assert [line.get_label() for line in ax.lines] == ["a (n = 1)"]
+    assert "b has no loss" in caplog.text and "c has no loss" in caplog.text
 
 
 def test_runs_without_metrics_give_no_curves_but_a_reason(finished):

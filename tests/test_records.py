@@ -89,3 +89,11 @@ def test_what_is_kept_has_no_weights_and_is_read_again(tmp_path, finished):
     assert {path.name for path in target.rglob("*")} <= set(KEPT_FILES)
     again = records(tmp_path)[1]
     assert again.kept and again.result == record.result and again.metrics == record.metrics
+
+
+@pytest.mark.parametrize("content", [b"epoch,\xff\n1,2\n", b"\x00\xfe"])
+def test_damaged_metrics_are_no_rows_and_a_warning(tmp_path, finished, caplog, content):
+    (finished() / "metrics.csv").write_bytes(content)
+    (record,) = records(tmp_path)
+    assert record.metrics == []
+    assert "metrics.csv is damaged" in caplog.text

@@ -4,7 +4,8 @@ Each function returns a figure for `canvas.save` and `canvas.data_uri`. What lac
 NoPicture, whose message says why; a caller leaves that picture out.
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -16,6 +17,9 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from .canvas import COLOURS, DASHES, HATCHES, MARKERS, NoPicture, place_labels, plain, styled
 from .records import Record, chosen
+from .studies import images
+
+log = logging.getLogger("lwbench")
 
 Networks = Mapping[str, Sequence[Record]]
 Quantity = Literal["loss", "top1"]
@@ -46,18 +50,24 @@ class Point:
 def by_network(found: Sequence[Record]) -> dict[str, list[Record]]:
     """Runs that differ in nothing but their seed together, under their network's name.
 
-    Where a network was trained in several ways, the identity (and precision) tells them apart.
+    Where a network was trained in several ways, identity, precision and the images' digest, as far
+    as they differ, tell them apart.
     """
-    groups: dict[tuple[str, str, str], list[Record]] = {}
-    for record in chosen(found):
+    groups: dict[tuple[str, ...], list[Record]] = {}
+    for record in found:
         result = record.result
-        groups.setdefault((result.model, result.identity, result.precision), []).append(record)
-    models = [model for model, _, _ in groups]
-    named = {}
-    for (model, identity, precision), runs in sorted(groups.items()):
-        name = model if models.count(model) == 1 else f"{model} ({identity}, {precision})"
-        named[name] = sorted(runs, key=lambda record: record.result.seed)
-    return named
+        key = (result.model, result.identity, result.precision, images(record)[:8])
+        groups.setdefault(key, []).append(record)
+    return {
+        _name(key, groups): sorted(chosen(groups[key]), key=lambda record: record.result.seed)
+        for key in sorted(groups)
+    }
+
+
+def _name(key: tuple[str, ...], keys: Iterable[tuple[str, ...]]) -> str:
+    _, *ways = zip(*(other for other in keys if other[0] == key[0]), strict=True)
+    parts = [part for part, way in zip(key[1:], ways, strict=True) if len(set(way)) > 1]
+    return f"{key[0]} ({', '.join(parts)})" if parts else key[0]
 
 
 # --- curves -------------------------------------------------------------------------------------
@@ -68,14 +78,17 @@ def curves(networks: Networks, quantity: Quantity) -> Figure:
     """Loss or accuracy per epoch, train beside test: a line a network, a band over its seeds.
 
     `networks`: each one's runs, as `by_network` gives them. The line is the mean, the band reaches
-    from the smallest to the largest value. Raises NoPicture where no run has any metrics.
+    from the smallest to the largest value. A network without metrics is left out, with a warning;
+    raises NoPicture where that leaves none.
     """
     splits = ("train", "test")
     drawn = {
         name: {split: _over_seeds(runs, f"{split}_{quantity}") for split in splits}
         for name, runs in networks.items()
     }
-    drawn = {name: table for name, table in drawn.items() if all(len(t) for t in table.values())}
+    for name in [name for name, tables in drawn.items() if not all(map(len, tables.values()))]:
+        log.warning("%s has no %s per epoch in its metrics.csv and is left out", name, quantity)
+        del drawn[name]
     if not drawn:
         raise NoPicture(f"no run has {quantity} per epoch in its metrics.csv")
     figure = Figure(figsize=(9, 4.2), layout="constrained")

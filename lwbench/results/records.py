@@ -3,6 +3,7 @@
 Kept runs lie under `<out>/measured`, laid out as local ones are, without weights.
 """
 
+import csv
 import logging
 import shutil
 from collections.abc import Iterable, Mapping
@@ -76,8 +77,15 @@ class Record:
 
     @cached_property
     def metrics(self) -> list[dict[str, float]]:
-        """The rows of metrics.csv, an epoch each; values that are no numbers are left out."""
-        return [_numbers(row) for row in self.run.metrics()]
+        """The rows of metrics.csv, an epoch each; values that are no numbers are left out.
+
+        Empty, with a warning, where the file is damaged.
+        """
+        try:
+            return [_numbers(row) for row in self.run.metrics()]
+        except (OSError, ValueError, csv.Error):  # ValueError: no text
+            log.warning("%s is damaged and left out", self.run.path / "metrics.csv")
+            return []
 
     def value(self, kind: str, select: str = "final") -> float:
         """An accuracy or error rate in percent: kind top1, top5, top1_error or top5_error."""
