@@ -290,7 +290,7 @@ def _register_resolvers() -> None:
 
     # the last part of a path: names a user's own image folder (conf/data/folder.yaml)
     OmegaConf.register_new_resolver(
-        "basename", lambda path: Path(path).resolve().name if path else None, replace=True
+        "basename", lambda p: os.path.basename(os.path.realpath(p)) if p else None, replace=True
     )
 
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import textwrap
 import time
@@ -24,7 +25,7 @@ from lwbench.data import packfile, verify
 from lwbench.data.augment import Augment
 from lwbench.data.decode import BadImage, decode
 from lwbench.data.pipeline import Data
-from lwbench.errors import UsageError
+from lwbench.errors import UsageError, shown
 from lwbench.registry import DATASETS
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
@@ -443,3 +444,210 @@ def test_without_a_home_there_is_no_cache_and_no_failure(open_folder):
     out, err = said(python(code, root, open_folder / "cache", env=environment))
     assert out.strip() == build("cifar10", root=root).digest
     assert "/nonexistent/.cache/lwbench" in err and "not kept" in err
+
+
+# --- archives
+
+
+def tar_of(path, members):
+    """A tar archive of (TarInfo, content) pairs."""
+    with tarfile.open(path, "w") as archive:
+        for info, content in members:
+            info.size = len(content)
+            archive.addfile(info, BytesIO(content) if info.isreg() else None)
+
+
+def member(name, kind=tarfile.REGTYPE, target=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def photographs(classes=("001.ak47", "002.flag"), count=8):
+    name = "256_ObjectCategories/{}/{:03d}_{:04d}.jpg"
+    return [
+        (member(name.format(label, c + 1, i)), encoded(picture(10 * c + i)))
+        for c, label in enumerate(classes)
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """Serves a caltech256 archive made by the test to torchvision's own download and unpacking."""
+    from torchvision.datasets import utils
+
+    def serve(members):
+        def download_url(url, root, filename=None, md5=None, **options):
+            Path(root).mkdir(parents=True, exist_ok=True)
+            tar_of(Path(root) / filename, members)
+
+        monkeypatch.setattr(utils, "download_url", download_url)
+        monkeypatch.setattr("urllib.request.urlopen", lambda *a, **k: BytesIO())
+
+    return serve
+
+
+def test_a_download_takes_its_place_when_whole(served, tmp_path):
+    served(photographs())
+    assert len(build("caltech256").train) == 14
+    home = tmp_path / "home" / "share" / "lwbench" / "caltech256"
+    assert {p.name for p in home.iterdir()} <= {"caltech256", ".download.lock"}
+    served([])  # nothing is fetched again
+    assert len(build("caltech256").train) == 14
+
+
+@pytest.mark.parametrize(
+    "evil",
+    [
+        lambda out: [(member("../../../../evil.txt"), b"evil")],
+        lambda out: [(member(f"{out}/evil.txt"), b"evil")],
+        lambda out: [(member("256_ObjectCategories/out", tarfile.SYMTYPE, str(out)), b""),
+                     (member("256_ObjectCategories/out/evil.txt"), b"evil")],
+        lambda out: [(member("256_ObjectCategories/up", tarfile.SYMTYPE, "../../../.."), b""),
+                     (member("256_ObjectCategories/up/evil.txt"), b"evil")],
+        lambda out: [(member("256_ObjectCategories/hard", tarfile.LNKTYPE, f"{out}/own"), b"")],
+        lambda out: [(member("256_ObjectCategories/device", tarfile.CHRTYPE), b"")],
+    ],
+    ids=["climbs", "absolute", "link", "relative link", "hard link", "device"],
+)  # fmt: skip
+def test_an_archive_writes_nothing_outside_its_folder(served, tmp_path, evil):
+    out = tmp_path / "outside"
+    out.mkdir()
+    (out / "own").write_text("mine")
+    served([*photographs(), *evil(out)])
+    try:
+        build("caltech256")
+    except UsageError as error:
+        assert "cannot be downloaded" in str(error) and "place it by hand" in str(error)
+    assert [path.name for path in out.iterdir()] == ["own"] and (out / "own").read_text() == "mine"
+    assert not list(tmp_path.rglob("evil.txt")) or all(
+        ".download" in p.parts or "256_ObjectCategories" in p.parts
+        for p in tmp_path.rglob("evil.txt")
+    )
+    assert not any(p.is_char_device() for p in tmp_path.rglob("*"))
+    assert "extraction_filter" not in tarfile.TarFile.__dict__  # put back as it was
+
+
+def test_half_an_unpacked_archive_never_takes_its_place(served, tmp_path, monkeypatch):
+    served([*photographs(), (member("/etc/evil"), b"ends the unpacking")])
+    unpack = tarfile.TarFile.extractall
+
+    def killed(archive, path, *arguments, **options):  # after the first class
+        unpack(archive, path, members=archive.getmembers()[:8])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tarfile.TarFile, "extractall", killed)
+    with pytest.raises(UsageError, match="No space left on device"):
+        build("caltech256")
+    monkeypatch.setattr(tarfile.TarFile, "extractall", unpack)
+    served(photographs())
+    found = build("caltech256")
+    assert len(found.class_names) == 2 and len(found.train) == 14
+
+
+def test_half_a_download_fails_its_checksum_and_says_what_to_do(tmp_path, monkeypatch):
+    from torchvision.datasets import utils
+
+    def half(url, path, *arguments, **options):
+        Path(path).write_bytes(b"half of it")
+
+    monkeypatch.setattr(utils, "_urlretrieve", half)
+    monkeypatch.setattr(utils, "_get_redirect_url", lambda url, **k: url)
+    monkeypatch.setattr("urllib.request.urlopen", lambda *a, **k: BytesIO())
+    for name in ("cifar10", "cifar100", "caltech256"):
+        with pytest.raises(UsageError, match="corrupted") as caught:
+            build(name)
+        assert "place it by hand: unpack https://" in str(caught.value)
+
+
+def test_a_tree_with_fewer_images_than_published_is_a_warning(tmp_path, caplog):
+    tree(tmp_path / "256_ObjectCategories", splits=(".",), classes=("001.ak47",), suffix=".jpg")
+    build("caltech256", root=str(tmp_path))
+    assert "4 images found, 29780 published: a sample, or half an archive" in caplog.text
+
+
+# --- trees
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip"])
+@pytest.mark.parametrize(
+    "name", ["ü-日本", "<script>alert(1)<script>", "-rf", "line\nbreak", "back\udcffslash", "a b"]
+)
+def test_any_name_of_a_class_and_a_file_is_read(tmp_path, name, policy):
+    root = tree(tmp_path / "tree", classes=("ant", name))
+    (root / "train" / name / "0.png").rename(root / "train" / name / f"{name}.png")
+    found = build("folder", root=str(root), on_bad_image=policy)
+    assert sorted(found.class_names) == sorted(["ant", name]) and len(found.train) == 8
+    data = Data(found, image_size=32, batch_size=8, seed=0, device="cpu", augment=Augment())
+    assert next(iter(data.train_batches(0)))[0].shape[0] == 8
+    assert build("folder", root=str(root), cache=str(tmp_path / "c")).digest == found.digest
+    for path in (root / "train" / name).iterdir():
+        path.unlink()
+    with pytest.raises(UsageError) as caught:
+        build("folder", root=str(root))
+    assert shown(name) in str(caught.value) and str(caught.value).count("\n") == 1
+
+
+def test_names_of_any_bytes_are_split_packed_and_checked(tmp_path, capsys):
+    name = "odd\udcff\nname"
+    root = tree(tmp_path / "tree", splits=(".",), classes=("ant", name), side=32)
+    assert len(build("folder", root=str(root), cache=str(tmp_path / "cache")).test) == 2
+    assert main(["check", "data=folder", f"data.root={root}"]) == 0
+    whole = tree(tmp_path / "cifar", classes=("ant", name), side=32)
+    for _ in range(2):  # made, then read back
+        assert build("cifar10", root=str(whole)).class_names == ["ant", name]
+
+
+@pytest.mark.parametrize("name", ["../up", "..", ".", "a/b", "line\nbreak", ""])
+def test_a_name_that_is_no_part_of_a_path_is_refused(tmp_path, name):
+    config = {"builder": "folder", "root": str(tree(tmp_path / "tree"))}
+    assert len(DATASETS.build(config | {"name": ".plain"}, 32).train) == 8
+    with pytest.raises(UsageError, match=r"data\.name="):
+        DATASETS.build(config | {"name": name}, 32)
+
+
+def test_a_class_that_is_a_link_to_nothing_is_named(tmp_path):
+    (tree(tmp_path) / "train" / "cow").symlink_to("nowhere")
+    with pytest.raises(UsageError, match="train/cow: a link to nothing"):
+        build("folder", root=str(tmp_path))
+
+
+def test_a_link_in_a_circle_is_named(tmp_path):
+    (tmp_path / "round").symlink_to("round")
+    with pytest.raises(UsageError, match="round: cannot be read"):
+        build("folder", root=str(tmp_path / "round"))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_what_may_not_be_read_is_named(open_folder):
+    root = tree(open_folder / "tree")
+    (root / "train" / "bee" / "1.png").chmod(0)
+    (open_folder / "closed").mkdir(mode=0o700)
+    hidden = tree(open_folder / "hidden")
+    (hidden / "test" / "ant").chmod(0)
+    code = """
+        from lwbench.errors import UsageError
+        from lwbench.data.pipeline import Data
+        from lwbench.data.augment import Augment
+        roots = sys.argv[1:]
+        def read(**arguments):
+            data = Data(build("folder", **arguments), image_size=32, batch_size=4, seed=0,
+                        device="cpu", augment=Augment())
+            return list(data.train_batches(0)), data.source.left_out
+        read(root=roots[0])  # loads what that user cannot
+        os.setuid(65534)
+        for arguments in [dict(root=root) for root in roots]:
+            try:
+                read(**arguments)
+                print("read")
+            except UsageError as error:
+                print(repr(str(error)))
+        print(read(root=roots[0], on_bad_image="skip")[1])
+    """
+    out, _ = said(python(code, root, hidden, open_folder / "closed" / "tree"))
+    lines = out.splitlines()
+    assert f"{root}/train/bee/1.png: not a readable image (cannot be read: Permission" in lines[0]
+    assert f"{hidden}/test/ant: cannot be read (Permission denied)" in lines[1]
+    assert f"{open_folder}/closed/tree: cannot be read (Permission denied)" in lines[2]
+    assert f"{root}/train/bee/1.png (cannot be read: Permission denied)" in lines[3]

@@ -45,6 +45,7 @@ def caltech256(
         cache=cache,
         on_bad_image=on_bad_image,
         published_classes=256,
+        published_images=29_780,
     )
 
 
@@ -76,9 +77,10 @@ def download(place: Path) -> None:
     from torchvision.datasets import Caltech256
 
     download_once(
-        lambda: Caltech256(str(place), download=True),
+        lambda staging: Caltech256(str(staging), download=True),
         name="caltech256",
         url=URL,
         size=SIZE,
         folder=place,
+        tree=f"caltech256/{TREE}",
     )

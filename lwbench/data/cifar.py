@@ -107,11 +107,12 @@ def download(name: str, place: Path) -> None:
 
     dataset = getattr(datasets, ARCHIVES[name].dataset)
     download_once(
-        lambda: dataset(str(place), download=True),
+        lambda staging: dataset(str(staging), download=True),
         name=name,
         url=dataset.url,
         size=ARCHIVES[name].size,
         folder=place,
+        tree=ARCHIVES[name].folder,
     )
 
 

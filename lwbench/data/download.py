@@ -1,38 +1,71 @@
 """Fetch an archive into the user's data folder, or say at once how to place it by hand."""
 
 import logging
+import os
+import shutil
+import tarfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
 
 from ..errors import UsageError
+from .tree import is_folder
 
 log = logging.getLogger("lwbench")
 TIMEOUT_S = 10
 
 
 def download_once(
-    fetch: Callable[[], object], *, name: str, url: str, size: str, folder: Path
+    fetch: Callable[[Path], object], *, name: str, url: str, size: str, folder: Path, tree: str
 ) -> None:
-    """Run `fetch`, torchvision's own download with its checksum, one process at a time.
+    """Put `folder/tree` there, whole or not at all, one process at a time.
 
+    `fetch(place)`: torchvision's own download with its checksum, which unpacks `place/tree`. Half a
+    download fails its checksum and is fetched again; half an unpacked tree never takes its place.
     Raises UsageError where the server cannot be reached, the folder cannot be written or the
     archive does not match its checksum, with the path, the size, the address and what to do.
     """
     by_hand = f"place it by hand: unpack {url} ({size}) in {folder}, or set data.root"
+    staging = folder / ".download"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".download.lock"):
+            if is_folder(folder / tree):  # another process was faster
+                return
             # torchvision waits without limit: a look beforehand fails fast
             request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "lwbench"})
             urllib.request.urlopen(request, timeout=TIMEOUT_S).close()
             log.info("data %s: downloading %s (%s) into %s", name, url, size, folder)
-            fetch()
-    except (OSError, urllib.error.URLError, RuntimeError) as error:
+            # torchvision takes any tree, half of one too, for the whole
+            shutil.rmtree(staging / tree, ignore_errors=True)
+            with nothing_outside():
+                fetch(staging)
+            (folder / tree).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(staging / tree, folder / tree)
+            shutil.rmtree(staging, ignore_errors=True)
+    except (OSError, urllib.error.URLError, RuntimeError, tarfile.TarError) as error:
         reason = str(getattr(error, "reason", "") or error).split("\n")[0]
         raise UsageError(
             f"data {name} is not in {folder} and cannot be downloaded ({reason})\n{by_hand}"
         ) from None
+
+
+@contextmanager
+def nothing_outside() -> Iterator[None]:
+    """Meanwhile no tar archive writes outside its folder, makes a device or links elsewhere.
+
+    Python before 3.14 extracts whatever an archive says, and torchvision leaves it at that.
+    """
+    before = tarfile.TarFile.__dict__.get("extraction_filter")
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+    try:
+        yield
+    finally:
+        if before is None:
+            del tarfile.TarFile.extraction_filter
+        else:
+            tarfile.TarFile.extraction_filter = before

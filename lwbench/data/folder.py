@@ -1,6 +1,6 @@
 """Any tree of image folders, so that users bring their own images."""
 
-from pathlib import Path
+import os
 from typing import Annotated
 
 from pydantic import Field
@@ -14,7 +14,9 @@ from .verify import OnBadImage
 
 LAYOUT = "{train,test}/<class>/<image>, {train,val}/<class>/<image> or <class>/<image>"
 
-Name = Annotated[str, Field(pattern=r"^[^/\x00-\x1f]+$")]  # it becomes part of paths
+Name = Annotated[
+    str, Field(pattern=r"^\.?[^/.\x00-\x1f][^/\x00-\x1f]*$")
+]  # it becomes part of paths
 
 
 @DATASETS.register
@@ -35,7 +37,7 @@ def folder(
     missing or faulty.
     """
     return streamed_source(
-        name or Path(root or ".").resolve().name,
+        name or os.path.basename(os.path.realpath(root or ".")),
         splits(root, split_seed, strict=on_bad_image == "raise"),
         image_size=image_size,
         crop=crop,

@@ -50,6 +50,7 @@ class Source:
     std: tuple[float, float, float]
     digest: str
     published_classes: int | None = None
+    published_images: int | None = None
     left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -57,6 +58,12 @@ class Source:
         if self.published_classes not in (None, found):
             log.warning(
                 "data %s: %d classes found, %d published", self.name, found, self.published_classes
+            )
+        images = len(self.train) + len(self.test)
+        if self.published_images not in (None, images):
+            log.warning(
+                "data %s: %d images found, %d published: a sample, or half an archive unpacked?",
+                *(self.name, images, self.published_images),
             )
 
     @property

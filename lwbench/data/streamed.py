@@ -31,6 +31,7 @@ def streamed_source(
     cache: str | None,
     on_bad_image: OnBadImage = "raise",
     published_classes: int | None = None,
+    published_images: int | None = None,
 ) -> Source:
     """A source of files: `splits` are the training and the test listing.
 
@@ -66,6 +67,7 @@ def streamed_source(
         std=std,
         digest=listing_digest(splits),
         published_classes=published_classes,
+        published_images=published_images,
         left_out=tuple(left_out),
     )
 
