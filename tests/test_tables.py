@@ -5,6 +5,8 @@ import io
 import json
 import re
 import shlex
+import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -240,6 +242,36 @@ def test_latex_escapes_every_text(nasty):
     assert r"\toprule" in page and r"\bottomrule" in page
     rows = [line for line in page.splitlines() if line.endswith(r" \\")]
     assert [len(re.findall(r"(?<!\\)&", row)) for row in rows] == [2, 2]
+
+
+def test_latex_compiles_and_no_table_is_wider_than_the_page(tmp_path, nasty):
+    if shutil.which("pdflatex") is None:
+        pytest.skip("needs pdflatex")
+    body = formats.render([nasty, *map(filled, published.names())], "latex")
+    head = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}"
+    (tmp_path / "all.tex").write_text(head + body + r"\end{document}", encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-1000:]
+    assert (tmp_path / "all.pdf").stat().st_size > 10_000
+    assert "Overfull" not in done.stdout
+
+
+def test_a_cell_that_begins_a_latex_row_is_no_argument_of_the_row_before(tmp_path):
+    path = tmp_path / "t.yaml"
+    path.write_text('rows: [{label: "[x]", run: model=mb0}, {label: "*", run: model=mb0}]')
+    page = formats.render([filled(str(path))], "latex")
+    assert "\n{[}x] &" in page and "\n{*} &" in page
+
+
+def test_marks_stand_as_printed_in_columns_or_in_lines():
+    rows = formats.render([filled("ldc/4")], width=200).splitlines()
+    assert next(line for line in rows if line.startswith(" LDC2 ")).split()[1:3] == ["x", "x"]
+    assert " DC  LDC  shallow cut  deep cut " in next(line for line in rows if " macs " in line)
+    narrow = formats.render([filled("ldc/4")], width=80)
+    lines = [line.split() for line in narrow.splitlines()]
+    assert ["LDC2", "LDC", "x"] in lines and ["deep", "cut", "x"] in lines
+    assert sum(line[-2:] == ["DC", "x"] for line in lines) == 1
 
 
 def test_markdown_rows_keep_their_columns_whatever_a_label_holds(nasty):

@@ -19,6 +19,8 @@ from . import captions
 from .sheets import Filled, Sheet, grid, long_grid, summary_sheet
 from .tables import Cell, Summary
 
+PAGE = 150  # characters of a row that can still be read when made as small as a page is wide
+
 
 def render(
     tables: Sequence[Filled], format: str = "terminal", width: int = 80, intervals: bool = False
@@ -33,6 +35,8 @@ def render(
         return lists[format]([cell for filled in tables for cell in filled.cells])
     if format == "terminal":
         return "\n".join(_terminal(_fitting(one, width, intervals), width) for one in tables)
+    if format == "latex":
+        return _latex([_fitting(one, PAGE, intervals) for one in tables])
     return _written(format, [sheet(one, intervals) for one in tables], [*lists, "terminal"])
 
 
@@ -137,13 +141,21 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
-    "\N{PLUS-MINUS SIGN}": r"$\pm$",
+    "±": r"$\pm$",
+    # behind the end of a row, these would be read as its arguments
+    "[": "{[}",
+    "*": "{*}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
 
 
+_PREAMBLE = r"""% in the preamble: \usepackage{booktabs,graphicx}
+\providecommand{\resizebox}[3]{#3}
+"""
+
+
 def _latex(sheets: Sequence[Sheet]) -> str:
-    return "\n".join(_latex_one(one) for one in sheets)
+    return "\n".join([_PREAMBLE, *map(_latex_one, sheets)])
 
 
 def _latex_one(sheet: Sheet) -> str:
@@ -155,15 +167,18 @@ def _latex_one(sheet: Sheet) -> str:
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{_latex_text(sheet.title)}}}",
+            r"\sbox0{\footnotesize",
             rf"\begin{{tabular}}{{l{'r' * (len(sheet.header) - 1)}}}",
             r"\toprule",
             line(sheet.header),
             r"\midrule",
             *map(line, sheet.rows),
             r"\bottomrule",
-            r"\end{tabular}",
-            r"\par\smallskip\footnotesize",
-            *(_latex_text(remark) + r"\par" for remark in sheet.remarks),
+            r"\end{tabular}}",
+            # a table that is wider than the page is made smaller, any other stays as it is
+            r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
+            r"\par\smallskip\scriptsize\raggedright",
+            " ".join(map(_latex_text, sheet.remarks)) + r"\par",
             r"\end{table}",
             "",
         ]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .published import ACCURACY, COMPLEXITY, Table
+from .published import ACCURACY, CHECK, COMPLEXITY, Table
 from .tables import VERDICTS, Cell, Summary
 
 UNITS = {**dict.fromkeys(ACCURACY, "%"), "map": "%", "speed": "images/s"}
@@ -49,10 +49,14 @@ def long_grid(filled: Filled, intervals: bool = False) -> tuple[list[str], list[
     table, cells = filled
     texts = _texts("column", cells, intervals)
     header = ["row", "column", *("published" if t[0] == "column" else t[0] for t in texts)]
-    rows = []
-    for at, cell in enumerate(cells):
-        is_first = at % len(table.columns) == 0  # a label is said once
-        rows.append([cell.row if is_first else "", heading(cell), *(t[at + 1] for t in texts)])
+    lines = [[cell.row, heading(cell), *(t[n + 1] for t in texts)] for n, cell in enumerate(cells)]
+    rows: list[list[str]] = []
+    for start, label in enumerate(table.rows):
+        marks = [mark for mark, column in table.marks.items() if column[start] == CHECK]
+        rows += [["", mark, CHECK, *[""] * (len(texts) - 1)] for mark in marks]
+        width = len(table.columns)
+        rows += [["", *line[1:]] for line in lines[start * width : (start + 1) * width]]
+        rows[-width - len(marks)][0] = label  # said once
     return header, rows
 
 
