@@ -10,6 +10,7 @@ import sys
 import tarfile
 import tempfile
 import textwrap
+import threading
 import time
 import zlib
 from io import BytesIO
@@ -21,11 +22,11 @@ import torch
 from PIL import Image
 
 from lwbench.cli import main
-from lwbench.data import packfile, verify
+from lwbench.data import packfile, stream, verify
 from lwbench.data.augment import Augment
 from lwbench.data.decode import BadImage, decode
 from lwbench.data.pipeline import Data
-from lwbench.errors import UsageError, shown
+from lwbench.errors import LwbenchError, UsageError, shown
 from lwbench.registry import DATASETS
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
@@ -651,3 +652,28 @@ def test_what_may_not_be_read_is_named(open_folder):
     assert f"{hidden}/test/ant: cannot be read (Permission denied)" in lines[1]
     assert f"{open_folder}/closed/tree: cannot be read (Permission denied)" in lines[2]
     assert f"{root}/train/bee/1.png (cannot be read: Permission denied)" in lines[3]
+
+
+# --- reads that hang
+
+
+def test_a_read_that_hangs_ends_a_decoding_of_all_files_with_a_name(tmp_path, monkeypatch):
+    release = threading.Event()
+    monkeypatch.setattr("lwbench.data.cifar.decode", lambda path: release.wait(60))
+    monkeypatch.setattr(stream, "PATIENCE_S", 0.2)
+    try:
+        with pytest.raises(LwbenchError, match=r"no image decoded for 0\.2 s: .*hangs"):
+            build("cifar10", root=kind_tree(tmp_path, "cifar10"))
+    finally:
+        release.set()
+
+
+def test_a_decoder_that_raises_anything_is_named_with_its_path(tmp_path, monkeypatch):
+    root = tree(tmp_path / "tree")
+
+    def broken(content):
+        raise MemoryError
+
+    monkeypatch.setattr("lwbench.data.decode.decode_bytes", broken)
+    with pytest.raises(BadImage, match=r"train/ant/0\.png: not a readable image \(MemoryError\)"):
+        build("folder", root=str(root))

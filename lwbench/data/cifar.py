@@ -6,7 +6,7 @@ CIFAR-100 with its fine labels.
 
 import hashlib
 import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from .decode import decode
 from .download import download_once
 from .pack import packed
 from .source import Source, canonical, resident_source
+from .stream import Paths, batched, in_threads
 from .tree import Listing, first_with, require_root, scan_splits
 
 SIDE = 32
@@ -169,20 +170,26 @@ def source(name: str, stamp: str, cache: str | None, make) -> Source:
 
 def decode_all(listing: Listing) -> np.ndarray:
     """All images of a listing, (N, 32, 32, 3) uint8. Raises UsageError naming one that is not."""
-    images = torch.empty(len(listing.paths), SIDE, SIDE, 3, dtype=torch.uint8)
 
-    def fill(first: int) -> None:
-        for row in range(first, min(first + 256, len(images))):
-            pixels = decode(listing.paths[row])
-            if pixels.shape[1:] != (SIDE, SIDE):
-                height, width = pixels.shape[1:]
-                raise UsageError(
-                    f"{listing.paths[row]}: {width} x {height} px, where CIFAR has 32 x 32\n"
-                    "for images of other sizes take data=folder"
-                )
-            images[row] = pixels.permute(1, 2, 0)
+    def start(paths: Paths) -> tuple[torch.Tensor, Callable[[int], None]]:
+        images = torch.empty(len(paths), SIDE, SIDE, 3, dtype=torch.uint8)
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(fill, range(0, len(images), 256)):
-            pass
-    return images.numpy()
+        def fill(row: int) -> None:
+            images[row] = decode_square(paths[row])
+
+        return images, fill
+
+    workers = min(8, os.cpu_count() or 1)
+    return torch.cat(list(in_threads(batched(listing.paths), start, workers=workers))).numpy()
+
+
+def decode_square(path: Path | str) -> torch.Tensor:
+    """One image, (32, 32, 3) uint8. Raises UsageError naming a file that is none of that size."""
+    pixels = decode(path)
+    height, width = pixels.shape[1:]
+    if (height, width) != (SIDE, SIDE):
+        raise UsageError(
+            f"{shown(path)}: {width} x {height} px, where CIFAR has 32 x 32\n"
+            "for images of other sizes take data=folder"
+        )
+    return pixels.permute(1, 2, 0)

@@ -71,7 +71,7 @@ def decoded_batches(
     *,
     workers: int,
     pinned: bool = False,
-    patience_s: float = PATIENCE_S,
+    patience_s: float | None = None,
 ) -> Iterator[Tensor]:
     """Each batch of files as (B, side, side, 3) uint8, decoded ahead by `workers` threads.
 
@@ -95,7 +95,7 @@ def in_threads(
     start: Start[Result],
     *,
     workers: int,
-    patience_s: float = PATIENCE_S,
+    patience_s: float | None = None,
 ) -> Iterator[Result]:
     """What `start` gives for each batch, once its second part has been called for every row.
 
@@ -114,7 +114,7 @@ def in_threads(
     for thread in threads:
         thread.start()
     try:
-        yield from _in_order(batches, start, patience_s, tasks if workers else None)
+        yield from _in_order(batches, start, patience_s or PATIENCE_S, tasks if workers else None)
     finally:
         stop.set()
         for _ in threads:
