@@ -29,6 +29,7 @@ VERBS = {
     "table": "published tables, with what was counted and measured beside them",
     "reproduce": "run what a table's cells still need, and show the table",
     "check": "look at every image of a data set: bad files, duplicates, class balance",
+    "report": "one page of published tables, studies and runs, for a browser",
     "list": "models, data sets, optimizers, schedulers, experiments",
 }
 # what completion offers behind the verbs whose keys are not Hydra's
@@ -36,6 +37,7 @@ PLAIN_KEYS = {
     "list": ("model", "data", "optimizer", "scheduler", "experiment"),
     "table": ("table=", "format="),
     "reproduce": ("table=", "rows=", "columns=", "seeds=", "jobs=", "dry_run=true", "kept=false"),
+    "report": ("out=", "out_dir=", "kept=false", "select=best"),
 }
 ComposedRun = tuple[dict[str, Any], dict[str, str]]  # configuration, choices in the groups
 GROUPS = ("model", "data", "optimizer", "scheduler", "experiment")
@@ -105,6 +107,7 @@ def _dispatch(arguments: list[str]) -> int:
         "table": _table,
         "reproduce": _reproduce,
         "check": _check,
+        "report": _report,
         "list": _list,
     }
     return commands[verb](overrides, set(flags))
@@ -186,6 +189,14 @@ def _own_and_training(
 def _width() -> int:
     """Of the terminal, in characters; wide where there is none."""
     return shutil.get_terminal_size((160, 24)).columns
+
+
+def _report(arguments: list[str], flags: set[str]) -> int:
+    from .reporting import KEYS, write_report
+
+    path = write_report(_plain_values(arguments, KEYS), composed_runs, counted)
+    print(f"written: {path}")
+    return 0
 
 
 def counted(requests: list[Any]) -> dict[Any, Any]:
@@ -455,6 +466,7 @@ usage: lwbench <command> [key=value ...]
   lwbench eval run=outputs/digits/ldc3/...        the same figures again
   lwbench profile model=ldc0                      its cost
   lwbench table table=ldc/4                       a published table, checked
+  lwbench report                                  all of it on a page: outputs/report/index.html
   lwbench reproduce table=ldc/4 columns=cifar10   its missing runs, then the table
   lwbench <command> --help                        its keys and groups
 
@@ -485,6 +497,15 @@ def _help_of(verb: str) -> str:
             "kept: whether runs under <out>/measured count as finished (true)\n"
             "any other key is an override of every run, as in epochs=10 image_size=32: a reduced "
             "study,\nwhich lwbench table shows with the same overrides"
+        )
+    if verb == "report":
+        return (
+            "usage: lwbench report [out=outputs] [out_dir=<out>/report] [kept=true] "
+            "[select=final]\n\nwrites <out_dir>/index.html, a page that needs no other file and no "
+            "network\n\n"
+            "out: the folder of runs\n"
+            "kept: whether runs under <out>/measured are shown, too\n"
+            "select: final or best, the epoch of the accuracies; best flatters"
         )
     flags = {"train": "[-m] [--cfg] ", "profile": "[-m] "}.get(verb, "")
     keys = (conf_folder() / f"{verb}.yaml").read_text(encoding="utf-8")

@@ -37,7 +37,7 @@ def tabulate(
     format, intervals = keys.get("format", "terminal"), is_true(keys, "ci", False)
     if "runs" in keys:
         return formats.render(_of_runs(keys, overrides), format, width, intervals)
-    name, select = keys.get("table"), _one_of(keys, "select", SELECT)
+    name, select = keys.get("table"), one_of(keys, "select", SELECT)
     found = records(Path(keys.get("out", "outputs")), kept=is_true(keys, "kept", True))
     loaded = selected(published.load(name or "all"), *(keys.get(part) for part in PARTS))
     filled = fill(loaded, study(loaded, found, overrides, select, compose), count)
@@ -50,7 +50,7 @@ def _of_runs(keys: Mapping[str, str], overrides: Sequence[str]) -> list[Filled]:
     """Finished runs of a folder, a table a data set."""
     if wrong := [*overrides, *(f"{key}=" for key in ("table", "out") if key in keys)]:
         raise UsageError(f"{wrong[0]} goes not with runs=, which shows the runs that there are")
-    folder, select = Path(keys["runs"]), _one_of(keys, "select", SELECT)
+    folder, select = Path(keys["runs"]), one_of(keys, "select", SELECT)
     found = ablation.under(folder, kept=is_true(keys, "kept", True))
     made = ablation.tables_of(folder, found)
     loaded = selected(made, *(keys.get(part) for part in PARTS))
@@ -89,7 +89,8 @@ def fill(loaded: Sequence[published.Table], study: Study, count: Counter) -> lis
     return [Filled(table, tables.cells(table, counts, study)) for table in loaded]
 
 
-def _one_of(keys: Mapping[str, str], key: str, words: Sequence[str]) -> str:
+def one_of(keys: Mapping[str, str], key: str, words: Sequence[str]) -> str:
+    """The key's word; the first, where it is not given. Raises UsageError for another word."""
     word = keys.get(key, words[0])
     if word not in words:
         raise UsageError(f"{key}={word}: {' or '.join(words)}")
@@ -98,4 +99,4 @@ def _one_of(keys: Mapping[str, str], key: str, words: Sequence[str]) -> str:
 
 def is_true(keys: Mapping[str, str], key: str, default: bool) -> bool:
     """A key that is true or false. Raises UsageError for another word."""
-    return _one_of({key: str(default).lower(), **keys}, key, ("true", "false")) == "true"
+    return one_of({key: str(default).lower(), **keys}, key, ("true", "false")) == "true"

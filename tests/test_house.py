@@ -20,6 +20,7 @@ MAY = {
     "cache": {"folders", "runs"},
     "counts": {"cache", "results"},
     "reproduce": {"counts", "results", "sweep", "tabulate"},
+    "reporting": {"counts", "folders", "results", "tabulate"},
     "tabulate": {"counts", "folders", "results", "runs"},
     "registry": set(),
     "errors": set(),
@@ -33,7 +34,7 @@ MAY = {
 NO_TORCH = (
     "results", "runs", "registry", "errors", "console", "sweep", "cli", "folders", "threads",
     "cache", "counts", "logs", "tabulate",
-    "reproduce",
+    "reproduce", "reporting",
 )
 # fmt: on
 

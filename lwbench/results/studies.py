@@ -81,8 +81,9 @@ def revisions(records: Iterable[Record]) -> list[str]:
 def _revision(record: Record) -> str:
     env = record.env
     if revision := env.get("git_revision"):
-        return f"{revision[:10]}{'+' if env.get('git_dirty') else ''}"
-    version = (env.get("versions") or {}).get("lwbench")
+        return f"{str(revision)[:10]}{'+' if env.get('git_dirty') else ''}"
+    versions = env.get("versions")
+    version = versions.get("lwbench") if isinstance(versions, dict) else None
     return f"version {version}" if version else "unknown"
 
 
