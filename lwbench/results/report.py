@@ -5,7 +5,7 @@ The same runs make the same page: it bears the date of the newest run.
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import __version__
@@ -97,11 +97,12 @@ class Filled:
 
     def grid(self, view: grids.View) -> Grid:
         """The table as the page shows it: a reduced study's has the measured cells alone."""
-        make, cells = grids.of_table, self.cells
+        make, shown = grids.of_table, sheets.Filled(self.table, self.cells)
         if self.group.overrides:
-            make, cells = grids.of_study, [cell for cell in self.cells if cell.runs]
-        remarks = captions.remarks(sheets.Filled(self.table, cells))
-        return make(self.table, self.cells, remarks, self._by_row(), view)
+            pairs = zip(self.table.figures, self.cells, strict=True)
+            figures, cells = zip(*(pair for pair in pairs if pair[1].runs), strict=True)
+            make, shown = grids.of_study, sheets.Filled(replace(self.table, figures=figures), cells)
+        return make(self.table, self.cells, captions.remarks(shown), self._by_row(), view)
 
     def pictures(self) -> Iterator[Picture]:
         if self.records:
