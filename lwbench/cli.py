@@ -33,12 +33,17 @@ VERBS = {
     "list": "models, data sets, optimizers, schedulers, experiments",
 }
 # what completion offers behind the verbs whose keys are not Hydra's
+# fmt: off
 PLAIN_KEYS = {
     "list": ("model", "data", "optimizer", "scheduler", "experiment"),
-    "table": ("table=", "format="),
+    "table": (
+        "table=", "runs=", "rows=", "columns=", "baseline=", "select=best", "ci=true", "format=",
+        "out=", "kept=false",
+    ),
     "reproduce": ("table=", "rows=", "columns=", "seeds=", "jobs=", "dry_run=true", "kept=false"),
     "report": ("out=", "out_dir=", "kept=false", "select=best"),
 }
+# fmt: on
 ComposedRun = tuple[dict[str, Any], dict[str, str]]  # configuration, choices in the groups
 GROUPS = ("model", "data", "optimizer", "scheduler", "experiment")
 
@@ -481,9 +486,19 @@ def _help_of(verb: str) -> str:
 
         names = " ".join(["all", *published.names()])
         return (
-            "usage: lwbench table [table=<name>] [format=<format>]\n\nwithout a name: all tables, "
-            f"a line each\n\ntable: {names} or the path of a YAML file\n"
-            "format: terminal markdown latex html csv json"
+            "usage: lwbench table [table=<name> | runs=<folder>] [key=value ...]\n\n"
+            "without a name: all tables, a line each\n\n"
+            f"table: {names} or the path of a YAML file\n"
+            "runs: a folder of finished runs, tabulated by the keys in which they differ\n"
+            "rows: labels; columns: keys, data sets or kinds; comma lists\n"
+            "baseline: label of the row that the others are compared with\n"
+            "select: final | best (best on the test images flatters)\n"
+            "ci: true adds the 95 % confidence interval of every mean\n"
+            "format: terminal markdown latex html csv json\n"
+            "out: where the runs lie (outputs)\n"
+            "kept: whether runs under <out>/measured count (true)\n"
+            "any other key is an override of every run, as in epochs=10 image_size=32: shows that\n"
+            "reduced study; without one, full runs alone fill cells"
         )
     if verb == "reproduce":
         return (

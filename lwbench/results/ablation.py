@@ -1,5 +1,6 @@
 """A table of any finished runs: a row a configuration, by the keys in which the runs differ."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from .sheets import Filled
 from .studies import Study, by_identity
 from .tables import Cell, cells, requirements
 
+log = logging.getLogger("lwbench")
+
 COLUMNS = {"params": Column(kind="params"), "top1": Column(kind="top1")}
 
 
@@ -23,9 +26,18 @@ def under(folder: Path, *, kept: bool = True) -> list[Record]:
     """
     for root in (folder, *folder.parents[:2]):
         found = [r for r in records(root, kept=kept) if folder in r.run.path.parents]
+        found = [record for record in found if _is_readable(record)]
         if found:
             return found
     raise UsageError(f"runs={folder}: no finished run in it")
+
+
+def _is_readable(record: Record) -> bool:
+    try:
+        return bool(record.config)
+    except UsageError as error:
+        log.warning("left out: %s", error)
+        return False
 
 
 def tables_of(folder: Path, found: Iterable[Record]) -> list[Table]:

@@ -1,7 +1,9 @@
 """What a table says below itself: how its numbers came about, and what its words mean."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
+from ..errors import UsageError
 from .published import ACCURACY, COMPLEXITY, Table
 from .recipe import ours
 from .sheets import Filled
@@ -111,7 +113,8 @@ def _recipe(filled: Filled) -> list[str]:
         if cell.published and cell.runs:
             options = dict(part.split("=", 1) for part in figure.train or ())
             first = cell.runs[0]
-            runs.append((first.result.data, options.get("experiment"), first.config))
+            with suppress(UsageError):  # a damaged configuration says nothing; its result stands
+                runs.append((first.result.data, options.get("experiment"), first.config))
     found = ours(runs)
     return [f"Of the recipe these values are ours: {', '.join(found)}."] if found else []
 
