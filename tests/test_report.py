@@ -65,7 +65,6 @@ def ldc4(out, *models, seeds=(0, 1, 2), extra=REDUCED):
 
 def write(out, **changes):
     """Writes the report of `out`; returns the page's text."""
-    shutil.rmtree(out / "report", ignore_errors=True)
     arguments = [f"{key}={value}" for key, value in {"out": out, **changes}.items()]
     assert cli.main(["report", *arguments]) == 0
     return (Path(changes.get("out_dir", out / "report")) / "index.html").read_text()
