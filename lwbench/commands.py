@@ -4,9 +4,9 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from . import threads
 from .console import EpochProgress, console, gibibytes, metric, result_table
@@ -15,9 +15,14 @@ from .engine.signals import Interrupted
 from .errors import LwbenchError, UsageError
 from .logs import RunLog, log
 from .registry import DATASETS, MODELS, OPTIMIZERS, SCHEDULERS, validated
-from .runs import Run, cpu_model, explained_writes
+from .resume import check_same_images, check_unedited, extended, root_of
+from .runs import Run, cpu_model, explained_writes, identity
 
 _GROUPS = ("model", "data", "optimizer", "scheduler")
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+ImageSize = Annotated[int, Field(gt=0, le=8192)]  # pixels; beyond it, a slip that takes all memory
 
 
 class Options:
@@ -26,17 +31,19 @@ class Options:
     def __init__(
         self,
         *,
-        seed: NonNegativeInt = 0,
+        seed: Seed = 0,
         batch_size: PositiveInt,
-        image_size: PositiveInt,
+        image_size: ImageSize,
         device: str = "auto",
         workers: NonNegativeInt | None = None,
         out: str = "outputs",
         jobs: PositiveInt = 1,
         force: bool = False,
+        extend: bool = False,
     ) -> None:
         self.seed, self.batch_size, self.image_size = seed, batch_size, image_size
-        self.device, self.out, self.jobs, self.force = device, out, jobs, force
+        self.device, self.out, self.jobs = device, out, jobs
+        self.force, self.extend = force, extend
         self.workers = os.cpu_count() or 1 if workers is None else workers
 
 
@@ -52,6 +59,7 @@ def train(config: dict[str, Any], choices: dict[str, str]) -> int:
     options, settings = _checked(config)
     _checkpoint_every(config)
     run = Run.of(config, choices)
+    check_unedited(run, config)
     if not options.force and (result := run.read_result()):
         _check_same_data(run, config)
         _print_result(run, result, "finished earlier")
@@ -68,8 +76,7 @@ def train(config: dict[str, Any], choices: dict[str, str]) -> int:
 
     device = _device(options.device)
     precision = resolved_precision(settings.precision, device)
-    for kind, registry in zip(_GROUPS, (MODELS, DATASETS, OPTIMIZERS, SCHEDULERS), strict=True):
-        registry.check(_arguments(config, kind))
+    _check_groups(config)
     data = _data(config, options, device)
     torch.manual_seed(options.seed)
     model = _model(config, data.num_classes)
@@ -80,7 +87,9 @@ def train(config: dict[str, Any], choices: dict[str, str]) -> int:
         if not options.force and (result := run.read_result()):
             _print_result(run, result, "finished meanwhile")
             return 0
-        _check_resumable(run, data)
+        check_same_images(run, data)
+        if options.extend:
+            extended(run, config, data)
         with explained_writes(run.path):
             run.write_config(config)
             run.write_env(
@@ -88,8 +97,7 @@ def train(config: dict[str, Any], choices: dict[str, str]) -> int:
                 threads=run.read_env().get("threads") or torch.get_num_threads(),
                 data=_facts(data, config),
             )
-            run_log = RunLog(run)
-        with run_log:
+        with RunLog(run):
             _announce(run, choices, data, cost, settings, precision, device, options)
             train_it = partial(_trained, model, data, config, schedule, run, settings, device)
             result = _logged(train_it, run, options)
@@ -163,6 +171,7 @@ def evaluate_run(path: str, overrides: dict[str, Any]) -> int:
     """
     run = Run(Path(path))
     config = run.read_config()
+    _check_stored(run, config)
     allowed = ("device", "batch_size", "workers", "precision", "data.root", "data.cache")
     for key, value in overrides.items():
         if key not in allowed:
@@ -175,7 +184,7 @@ def evaluate_run(path: str, overrides: dict[str, Any]) -> int:
     for which, file in (("final", "last.pt"), ("best", "best.pt")):
         path = run.checkpoints / file
         found = _evaluated(config, options, settings.precision, path, run.read_env().get("threads"))
-        before = recorded.get(which, {})
+        before = recorded.get(which) or {}
         same = all(before.get(f"test_{k}") == v for k, v in found.items())
         rows.append((which, found, "as recorded" if same else f"recorded: {before or 'nothing'}"))
     _print_evaluation(rows)
@@ -201,11 +210,18 @@ def _evaluated(
     from .engine.evaluate import evaluate
     from .engine.train import autocast, resolved_precision
 
-    if num_threads:
+    if isinstance(num_threads, int) and 0 < num_threads <= 1024:
         torch.set_num_threads(num_threads)
     state = checkpoint.load(path)
     device = _device(options.device)
     data = _data(config, options, device)
+    try:
+        with torch.device("meta"):  # sizes are compared before memory is taken for them
+            outline = _model(config, data.num_classes)
+    except (RuntimeError, OverflowError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or [""])[0][:150]
+        raise UsageError(f"the network of {path} cannot be built: {reason}") from None
+    checkpoint.check_fits(outline, state, path)
     model = _model(config, data.num_classes)
     checkpoint.load_weights(model, state, path)
     model.to(device, memory_format=torch.channels_last)
@@ -226,11 +242,33 @@ def counts(config: dict[str, Any]) -> dict[str, Any]:
     return {"params": cost.params, "macs": cost.macs}
 
 
+def _check_stored(run: Run, config: dict[str, Any]) -> None:
+    """A run directory may come from anyone: what it names is compared with the registries.
+
+    Raises UsageError for what no builder takes, and for a configuration that is not the result's.
+    """
+    _checked(config)
+    _check_groups(config)
+    described = (run.read_result() or {}).get("identity", identity(config))
+    if described != identity(config):
+        raise UsageError(
+            f"{run.path / 'config.yaml'} was changed: it is of {identity(config)}, the result of "
+            f"{described}"
+        )
+
+
+def _check_groups(config: dict[str, Any]) -> None:
+    for kind, registry in zip(_GROUPS, (MODELS, DATASETS, OPTIMIZERS, SCHEDULERS), strict=True):
+        registry.check(_arguments(config, kind))
+
+
 # building
 
 
 def _arguments(config: dict[str, Any], kind: str) -> dict[str, Any]:
     """What the builder of this kind is given; recipe and augmentation are for others."""
+    if not isinstance(config.get(kind), dict):
+        raise UsageError(f"{kind} is no mapping that names a builder")
     return {k: v for k, v in config[kind].items() if k not in ("recipe", "augment")}
 
 
@@ -309,10 +347,9 @@ def _device_name(device) -> str:
 
 
 def _facts(data, config: dict[str, Any]) -> dict[str, Any]:
-    root = config["data"].get("root")
     return {
         "digest": data.digest,
-        "root": str(Path(root).resolve()) if root else None,
+        "root": root_of(config),
         "train_size": data.train_size,
         "test_size": data.test_size,
         "classes": data.num_classes,
@@ -326,20 +363,10 @@ def _check_same_data(run: Run, config: dict[str, Any]) -> None:
     `data.root` is no part of the identity, since data may move: another root is read and compared.
     """
     recorded = run.read_env().get("data", {})
-    root = config["data"].get("root")
-    if (str(Path(root).resolve()) if root else None) == recorded.get("root"):
+    if root_of(config) == recorded.get("root"):
         return
     options, _ = _checked(config)
-    _check_resumable(run, _data(config, options, _device("cpu")))
-
-
-def _check_resumable(run: Run, data) -> None:
-    recorded = run.read_env().get("data", {})
-    if recorded and recorded.get("digest") != data.digest:
-        raise UsageError(
-            f"{run.path} was made with other images ({recorded.get('train_size')} to train on, "
-            f"from {recorded.get('root')}; now {data.train_size}); choose another out=<folder>"
-        )
+    check_same_images(run, _data(config, options, _device("cpu")))
 
 
 def _check_writable(out: str) -> None:

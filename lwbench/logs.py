@@ -19,7 +19,7 @@ class Screen(logging.Handler):
         """A screen that is gone ends no run."""
 
 
-class RunLog(logging.FileHandler):
+class RunLog(logging.Handler):
     """While it lasts, the log goes to the run's train.log too, and so do libraries' warnings.
 
     A full disk costs one warning: Python's own handler would print a traceback a message. What
@@ -27,8 +27,10 @@ class RunLog(logging.FileHandler):
     """
 
     def __init__(self, run: Run) -> None:
-        super().__init__(run.path / "train.log", encoding="utf-8", errors="backslashreplace")
+        super().__init__()
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._path = run.path / "train.log"
+        self._waiting = b""
         self._has_warned = False
 
     def __enter__(self) -> None:
@@ -39,19 +41,18 @@ class RunLog(logging.FileHandler):
     def __exit__(self, *_: object) -> None:
         for name in ("lwbench", "py.warnings"):
             logging.getLogger(name).removeHandler(self)
-        try:
-            self.close()
-        except OSError as error:
-            self._warn(error)
         logging.captureWarnings(False)
 
-    def handleError(self, record: logging.LogRecord) -> None:
-        self._warn(sys.exc_info()[1])
-
-    def _warn(self, error: BaseException | None) -> None:
-        if not self._has_warned:
-            self._has_warned = True
-            print(f"lwbench: cannot write to {self.baseFilename} ({error})", file=sys.stderr)
+    def emit(self, record: logging.LogRecord) -> None:
+        self._waiting += f"{self.format(record)}\n".encode("utf-8", "backslashreplace")
+        try:
+            with open(self._path, "ab", buffering=0) as file:
+                self._waiting = self._waiting[file.write(self._waiting) :]
+        except OSError as error:
+            if not self._has_warned:
+                self._has_warned = True
+                reason = error.strerror or error
+                print(f"lwbench: cannot write to {self._path} ({reason})", file=sys.stderr)
 
 
 log.setLevel(logging.INFO)

@@ -56,11 +56,13 @@ class Registry:
 
         Raises UsageError where a key is unknown or a value has the wrong type or range.
         """
-        builder = self.builder(config["builder"])
-        return builder(*facts, **self.check(config))
+        arguments = self.check(config)
+        return self.builder(config["builder"])(*facts, **arguments)
 
     def check(self, config: dict[str, Any]) -> dict[str, Any]:
         """The arguments of `config`, validated against the builder's signature; builds nothing."""
+        if not isinstance(config.get("builder"), str):
+            raise UsageError(f"{self.kind} names no builder")
         arguments = {key: value for key, value in config.items() if key != "builder"}
         return validated(self.builder(config["builder"]), arguments, where=self.kind)
 

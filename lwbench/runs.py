@@ -180,7 +180,7 @@ class Run:
             config = yaml.load((self.path / "config.yaml").read_text("utf-8"), _LOADER)
         except OSError:
             raise UsageError(f"{self.path} is not a run directory: it has no config.yaml") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())
             raise UsageError(f"{self.path / 'config.yaml'} is damaged: {reason}") from None
         if not isinstance(config, dict):

@@ -28,13 +28,14 @@ MAY = {
     "check": {"console", "data"},
     "threads": set(),
     "logs": {"runs"},
+    "resume": {"runs"},
     "sweep": {"console", "engine", "runs"},
 }
 # fmt: off
 NO_TORCH = (
     "results", "runs", "registry", "errors", "console", "sweep", "cli", "folders", "threads",
     "cache", "counts", "logs", "tabulate",
-    "reproduce", "reporting",
+    "reproduce", "reporting", "resume",
 )
 # fmt: on
 

@@ -95,7 +95,7 @@ def weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:
             state = state[key]
             break
     prefixes = ("module.", "_orig_mod.")
-    return {_without(key, prefixes): value for key, value in state.items()}
+    return {_without(str(key), prefixes): value for key, value in state.items()}
 
 
 def _without(key: str, prefixes: tuple[str, ...]) -> str:
@@ -105,11 +105,13 @@ def _without(key: str, prefixes: tuple[str, ...]) -> str:
 
 
 def load_weights(model: nn.Module, state: dict[str, Any], where: Path) -> None:
-    """Put a checkpoint's weights into `model`.
+    """Put a checkpoint's weights into `model`. Raises UsageError as `check_fits` does."""
+    check_fits(model, state, where)
+    model.load_state_dict(weights(state))
 
-    Raises UsageError naming what differs: a class count, or the first key or shape that does not
-    fit.
-    """
+
+def check_fits(model: nn.Module, state: dict[str, Any], where: Path) -> None:
+    """Raises UsageError naming what differs: a class count, or the first key or shape that does."""
     given, own = weights(state), model.state_dict()
     for key in own.keys() & given.keys():
         ours, theirs = own[key].shape, getattr(given[key], "shape", None)
@@ -129,4 +131,3 @@ def load_weights(model: nn.Module, state: dict[str, Any], where: Path) -> None:
         raise UsageError(
             f"{where} is of another network: it has {extra[0]!r} too ({len(extra)} extra keys)"
         )
-    model.load_state_dict(given)

@@ -29,22 +29,19 @@ TAGS = {
 
 
 class Curves:
-    """An events file in `folder` that replaces what earlier ones say after `epochs_done` epochs."""
+    """An events file in `folder` that takes the place of all that earlier ones say."""
 
-    def __init__(self, folder: Path, epochs_done: int) -> None:
-        self._folder, self._epochs = folder, epochs_done
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._epochs = folder, 0
         self._path: Path | None = None
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         """Add the rows of metrics.csv that are not there yet, all or none. Raises OSError."""
         events = [_event(row) for row in rows[self._epochs :]]
-        if self._path is None:
-            step = self._epochs + 1
-            events = [
-                Event(step=step, wall_time=time.time(), file_version="brain.Event:2"),
-                Event(step=step, session_log=SessionLog(status=SessionLog.START)),
-                *events,
-            ]
+        if self._path is None:  # earlier files may be torn: TensorBoard drops what they hold
+            start = SessionLog(status=SessionLog.START)
+            version = Event(wall_time=time.time(), step=1, file_version="brain.Event:2")
+            events = [version, Event(wall_time=time.time(), step=1, session_log=start), *events]
         self._append(events)
         self._epochs = len(rows)
 
@@ -64,10 +61,13 @@ class Curves:
                 raise
         self._path = path
 
+    def _stamps(self) -> list[int]:
+        names = [path.name for path in self._folder.glob("events.out.tfevents.*")]
+        return [int(stamp) for name in names if (stamp := name.split(".")[3]).isdigit()]
+
     def _new_name(self) -> str:
         """Behind all others in TensorBoard's order, the alphabet, whatever the clock says."""
-        stamps = [int(path.name.split(".")[3]) for path in self._folder.glob("events.out.*")]
-        stamp = max([int(time.time()), *(stamp + 1 for stamp in stamps)])
+        stamp = max([int(time.time()), *(stamp + 1 for stamp in self._stamps())])
         return f"events.out.tfevents.{stamp:010}.{platform.node()}.{os.getpid()}"
 
 

@@ -18,9 +18,9 @@ log = logging.getLogger("lwbench")
 class Recorder:
     """The records of `run`. What cannot be written is kept and tried again at the next occasion."""
 
-    def __init__(self, run: Run, epochs_done: int) -> None:
+    def __init__(self, run: Run) -> None:
         self.run = run
-        self._curves = Curves(run.path, epochs_done)
+        self._curves = Curves(run.path)
         self._best: bytes | None = None  # until they are on disk
         self._last: bytes | None = None
         self._has_warned = False

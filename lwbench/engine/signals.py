@@ -1,6 +1,7 @@
 """Signals that wait for a step to finish, or that end what has no steps at once."""
 
 import signal
+import threading
 
 # SIGUSR1: a scheduler's notice that time is up (SLURM's --signal=B:USR1@300)
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -33,37 +34,47 @@ class Signals:
     def __init__(self, patience_s: float = PATIENCE_S) -> None:
         self._patience_s = patience_s
         self._received = 0
+        self._timer: threading.Timer | None = None
+        self._is_late = False
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "Signals":
-        handlers = dict.fromkeys(HANDLED, self._remember) | {signal.SIGALRM: self._give_up}
-        for signum, handler in handlers.items():
+        for signum in HANDLED:
             try:
-                self._before[signum] = signal.signal(signum, handler)
+                self._before[signum] = signal.signal(signum, self._remember)
             except ValueError:  # not the main thread: signals are its owner's business
                 break
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._before:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        self._stop_waiting()
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
 
     def _remember(self, signum: int, frame: object) -> None:
+        if self._is_late:
+            raise Interrupted(self._received)
         if self._received == signum == signal.SIGINT:
             raise KeyboardInterrupt
-        is_first, self._received = not self._received, self._received or signum
-        if is_first and self._patience_s:
-            signal.setitimer(signal.ITIMER_REAL, self._patience_s)
-        elif is_first:
+        if self._received:
+            return
+        self._received = signum
+        if not self._patience_s:
             raise Interrupted(signum)
+        self._timer = threading.Timer(self._patience_s, self._give_up)
+        self._timer.daemon = True
+        self._timer.start()
 
-    def _give_up(self, signum: int, frame: object) -> None:
-        raise Interrupted(self._received)
+    def _give_up(self) -> None:
+        self._is_late = True  # and the main thread is told by the signal, sent again
+        signal.pthread_kill(threading.main_thread().ident, self._received)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
     def raise_if_received(self) -> None:
         """Raises Interrupted where a signal has come; to be called between steps."""
         if self._received:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            self._stop_waiting()
             raise Interrupted(self._received, step_finished=True)

@@ -122,7 +122,7 @@ class Training:
         """
         log.info("%s", self._promise())
         self._resume()
-        self._recorder = Recorder(self.run, self.at.epoch)
+        self._recorder = Recorder(self.run)
         with self._signals:
             try:
                 while self.at.epoch < self.settings.epochs:
@@ -281,7 +281,9 @@ class Training:
             torch.cuda.set_rng_state_all(state["cuda_rng"])
         torch.set_num_threads(state["threads"])  # how sums are split decides their last digits
         position = state["position"]
-        self.at = Position(**({"rows": self._rows_on_disk(position["epoch"])} | position))
+        if "rows" not in position:  # the first checkpoints of version 0.1
+            position["rows"] = self._rows_on_disk(position["epoch"])
+        self.at = Position(**position)
         if self.at.sums is not None:
             self.at.sums = self.at.sums.to(self.device)
         log.info("going on after %d epochs and %d steps", self.at.epoch, self.at.step)
@@ -297,7 +299,6 @@ class Training:
         )
 
     def _rows_on_disk(self, epochs: int) -> list[dict[str, Any]]:
-        """For the first checkpoints of version 0.1, which do not hold their rows."""
         rows = [{k: float(v) for k, v in row.items()} for row in self.run.metrics()[:epochs]]
         return [row | {"epoch": int(row["epoch"])} for row in rows]
 
