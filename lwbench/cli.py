@@ -188,7 +188,16 @@ def _own_and_training(
             raise UsageError(
                 f"{override}: a table's rows and columns say it; choose rows=, columns="
             )
+        known = {*own, *GROUPS, *_train_keys()}
+        if "." not in key and not override.startswith("+") and key not in known:
+            raise UsageError(f"unknown key {key!r}{nearest(key, known)}")
     return _plain_values(mine, own), extra
+
+
+def _train_keys() -> set[str]:
+    """What stands at the top of train.yaml: known without Hydra."""
+    lines = (conf_folder() / "train.yaml").read_text(encoding="utf-8").splitlines()
+    return {line.partition(":")[0] for line in lines if re.match(r"\w+:", line)}
 
 
 def _width() -> int:

@@ -65,11 +65,15 @@ def study(
     compose: Composer,
 ) -> Study:
     """The finished runs, and which of them the tables' cells ask for."""
-    trains = {f.train: None for table in loaded for f in table.figures if f.train is not None}
+    trains = {f.train: f.data for table in loaded for f in table.figures if f.train is not None}
     if overrides and not trains:
         raise UsageError(f"{overrides[0]}: no accuracy is shown that it could change")
-    if not found and not overrides:
-        return Study(select=select)  # nothing to look up: configurations take time to compose
+    if not overrides:  # configurations take time to compose: of those alone that runs can be of
+        present = {record.result.data for record in found}
+        # images in a folder go by the folder's name
+        trains = {t: data for t, data in trains.items() if data in present or data == "folder"}
+    if not trains:
+        return Study(select=select)
     changed = {train: (*train, *overrides) for train in trains}
     composed = compose([*trains, *changed.values()])
     names = {train: identity(config) for train, (config, _) in composed.items()}

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lwbench.cli import composed_runs
+from lwbench.cli import composed_runs, main
 from lwbench.errors import UsageError
 from lwbench.runs import Run
 from lwbench.tabulate import KEYS, tabulate
@@ -197,3 +197,17 @@ def test_networks_go_by_their_names_and_data_sets_are_apart(tmp_path, finish, ta
 def test_what_cannot_be_shown_is_said_in_a_line(table, overrides, keys, message):
     with pytest.raises(UsageError, match=message):
         table(*overrides, **keys)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("tabel=ldc/4", "unknown key 'tabel'; nearest: table"),
+        ("seed=1", "seed=1: a table's rows and columns say it"),
+        ("data=digits", "data=digits: a table's rows and columns say it"),
+        ("ldc/4", "cannot read 'ldc/4'; overrides are written key=value"),
+    ],
+)
+def test_a_mistyped_argument_ends_with_two_and_what_would_be_right(capsys, argument, message):
+    assert main(["table", argument]) == 2
+    assert message in capsys.readouterr().err
