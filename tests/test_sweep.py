@@ -128,6 +128,20 @@ def test_runs_end_with_their_state_saved_when_the_sweep_is_killed(long_sweep):
     assert all((run.checkpoints / "last.pt").exists() for run in runs)
 
 
+def test_a_sweep_that_was_killed_and_is_started_again_skips_what_is_done(tmp_path):
+    first = subprocess.Popen(
+        command("seed=0,1,2"), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL
+    )
+    until(lambda: seeds(tmp_path) or first.poll() is not None)
+    first.kill()
+    assert first.wait() == -signal.SIGKILL, "it was done before it could be killed"
+    done = {p: p.stat().st_mtime_ns for p in tmp_path.glob("outputs/digits/mb0/*/result.json")}
+    again = sweep("seed=0,1,2", cwd=tmp_path)
+    assert again.returncode == 0 and seeds(tmp_path) == [0, 1, 2]
+    assert done and all(path.stat().st_mtime_ns == time for path, time in done.items())
+    assert "seed=0" not in again.stdout  # no job was started for it
+
+
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_reaches_every_run_and_all_are_waited_for(long_sweep, signum, code):
     process, runs = long_sweep

@@ -1,0 +1,66 @@
+"""Where commands write: no terminal, no colours, a reader that leaves."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+COMMANDS = [["list"], ["table", "table=ldc/4"], ["train", "--help"], ["profile", "model=mb0"]]
+ESCAPE = "\x1b"
+COLOUR = re.compile(r"\x1b\[[\d;]*(3[0-7]|38|9[0-7])[\d;]*m")
+
+
+def command(arguments):
+    return [sys.executable, "-m", "lwbench", *arguments]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_a_reader_that_leaves_ends_the_command_in_silence(arguments, tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)  # gone before the first line, where `head -1` leaves after it
+    done = subprocess.run(
+        command(arguments), cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writing)
+    assert done.returncode in (0, 128 + signal.SIGPIPE)
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_without_a_terminal_nothing_but_text_is_written(arguments, tmp_path):
+    done = subprocess.run(command(arguments), cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and ESCAPE not in done.stdout + done.stderr
+
+
+def on_a_terminal(arguments, cwd, **more):
+    own, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command(arguments), cwd=cwd, stdin=theirs, stdout=theirs, stderr=theirs,
+        env={**os.environ, "TERM": "xterm-256color", **more},
+    )  # fmt: skip
+    os.close(theirs)
+    said = b""
+    while True:
+        try:
+            block = os.read(own, 4096)
+        except OSError:  # Linux's way to say that the other side is closed
+            break
+        if not block:
+            break
+        said += block
+    os.close(own)
+    assert process.wait() == 0, said
+    return said.decode()
+
+
+@pytest.mark.parametrize("arguments", [COMMANDS[1], COMMANDS[3]], ids=" ".join)
+def test_no_color_is_obeyed_on_a_terminal(arguments, tmp_path):
+    assert not COLOUR.search(on_a_terminal(arguments, tmp_path, NO_COLOR="1"))
+
+
+def test_a_dumb_terminal_gets_no_escape_codes(tmp_path):
+    assert ESCAPE not in on_a_terminal(COMMANDS[1], tmp_path, TERM="dumb")
