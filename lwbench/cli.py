@@ -6,8 +6,10 @@ The only file that imports hydra or omegaconf, and none of it, nor torch, before
 import io
 import itertools
 import json
+import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -45,6 +47,7 @@ PLAIN_KEYS = {
 }
 # fmt: on
 ComposedRun = tuple[dict[str, Any], dict[str, str]]  # configuration, choices in the groups
+MOST_RUNS = 10_000  # of a sweep: range(1e9) is a slip
 GROUPS = ("model", "data", "optimizer", "scheduler", "experiment")
 
 
@@ -326,9 +329,7 @@ def _composed(verb: str, overrides: list[str]) -> tuple[dict[str, Any], dict[str
     overrides, and values that are needed and missing.
     """
     from hydra import compose
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf, open_dict
-    from omegaconf.errors import OmegaConfBaseException
 
     try:
         config = compose(verb, overrides, return_hydra_config=True)
@@ -336,15 +337,26 @@ def _composed(verb: str, overrides: list[str]) -> tuple[dict[str, Any], dict[str
         with open_dict(config):
             del config["hydra"]
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except Exception as error:  # Hydra asserts and recurses too; all of it comes from overrides
         raise _explained(verb, overrides, error) from None
+    _check_nothing_is_gone(verb, plain)
     return plain, {k: str(v) for k, v in choices.items() if k in GROUPS and v is not None}
+
+
+def _check_nothing_is_gone(verb: str, config: dict[str, Any]) -> None:
+    import yaml
+
+    own = yaml.safe_load((conf_folder() / f"{verb}.yaml").read_text(encoding="utf-8"))
+    groups = {next(iter(one)) for one in own.pop("defaults") if isinstance(one, dict)}
+    for key in [*own, *sorted(groups - {"experiment"})]:
+        if key not in config:
+            raise UsageError(f"{key} is needed and cannot be left out")
 
 
 def _explained(verb: str, overrides: list[str], error: Exception) -> UsageError:
     """Hydra's and OmegaConf's errors in our words, with the nearest names."""
-    from hydra.errors import MissingConfigException, OverrideParseException
-    from omegaconf.errors import MissingMandatoryValue
+    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
     text = str(error)
     if isinstance(error, OverrideParseException):
@@ -363,18 +375,19 @@ def _explained(verb: str, overrides: list[str], error: Exception) -> UsageError:
         others = [o for o in overrides if o.split("=")[0].lstrip("+~") != key]
         return UsageError(f"unknown key {key!r}{nearest(key, _keys(verb, others))}")
     lines = [line for line in text.splitlines() if line.strip()]
-    return UsageError("; ".join(lines[:2]))
+    if isinstance(error, HydraException | OmegaConfBaseException) and lines:
+        return UsageError("; ".join(line[:200] for line in lines[:2]))
+    return UsageError(f"cannot read {shlex.join(overrides)}; overrides are written key=value")
 
 
 def _keys(verb: str, overrides: list[str]) -> list[str]:
     """All keys that an override may name; the groups alone where other overrides are wrong too."""
     from hydra import compose
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
     try:
         config = OmegaConf.to_container(compose(verb, overrides))
-    except HydraException:
+    except Exception:
         config = {}
     return [*GROUPS, *_dotted(config)]
 
@@ -389,12 +402,11 @@ def _dotted(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
 def _parsed(overrides: list[str], verb: str) -> list[Any]:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
 
     loader = GlobalHydra.instance().config_loader()
     try:
         return OverridesParser.create(config_loader=loader).parse_overrides(overrides)
-    except HydraException as error:
+    except Exception as error:
         raise _explained(verb, overrides, error) from None
 
 
@@ -404,9 +416,12 @@ def _expanded(overrides: list[str], verb: str = "train") -> list[list[str]]:
     for override in _parsed(overrides, verb):
         if override.is_sweep_override():
             key = override.get_key_element()
-            axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+            values = itertools.islice(override.sweep_string_iterator(), MOST_RUNS + 1)
+            axes.append([f"{key}={value}" for value in values])
         else:
             axes.append([override.input_line])
+    if math.prod(map(len, axes)) > MOST_RUNS:
+        raise UsageError(f"more than {MOST_RUNS:,} runs; -m takes every combination of the values")
     return [list(job) for job in itertools.product(*axes)]
 
 

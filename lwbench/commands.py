@@ -194,7 +194,7 @@ def evaluate_run(path: str, overrides: dict[str, Any]) -> int:
 def evaluate_checkpoint(config: dict[str, Any]) -> int:
     """Evaluate a file of weights of `config`'s network on its data."""
     options, settings = _checked(config | {"epochs": 1})
-    path = Path(config["checkpoint"])
+    path = Path(str(config["checkpoint"]))
     _print_evaluation([(path.name, _evaluated(config, options, settings.precision, path), "")])
     return 0
 

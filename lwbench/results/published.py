@@ -41,7 +41,7 @@ CHECK = "x"  # a mark that every font and terminal has
 # names of measure.rules, which imports torch; a test holds the two together
 RULES = ("plain", "conv_only", "thop2020", "torchstat")
 
-_NUMBER = re.compile(r"\d+(\.\d+)?(e\d+)?")
+_NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?(e[0-9]{1,2})?")
 Checked = TypeVar("Checked", bound=BaseModel)
 
 
@@ -219,7 +219,8 @@ def _read(path: Path, name: str) -> Table:
     rows: dict[str, list[Figure]] = {}
     marks: dict[str, list[str]] = {mark: [] for mark in file.marks}
     for number, content in enumerate(file.rows, 1):
-        where = f"{path}, row {content.get('label', number)!r}"
+        label = content.get("label")
+        where = f"{path}, row {label if isinstance(label, str) else number!r}"
         row = _parsed(_Row, {k: v for k, v in content.items() if k not in file.columns}, where)
         if row.label in rows:
             raise UsageError(f"{where}: a second row of this label")
@@ -254,8 +255,8 @@ def _yaml(path: Path) -> Any:
         raise UsageError(f"no file {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except Exception as error:  # PyYAML lets many kinds through: a day 99, too deep a nesting
+        raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())[:300]}") from None
 
 
 def _parsed(model: type[Checked], content: Any, where: str) -> Checked:
