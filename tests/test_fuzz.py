@@ -344,7 +344,7 @@ def test_any_table_is_answered(cases):
     claim()
 
 
-@times(60, 2000)
+@times(20, 2000)
 def test_a_damaged_table_is_answered(cases):
     whole = (conf_folder() / "table" / "ldc" / "4.yaml").read_text()
 
@@ -487,7 +487,7 @@ def finished(tmp_path_factory):
     return folder, path.parent.relative_to(folder)
 
 
-@times(12, 500)
+@times(8, 500)
 def test_a_damaged_run_is_answered_and_never_gives_other_figures(cases, finished):
     folder, name = finished
     before = Run(folder / name).read_result()

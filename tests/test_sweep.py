@@ -132,7 +132,7 @@ def test_a_sweep_that_was_killed_and_is_started_again_skips_what_is_done(tmp_pat
     first = subprocess.Popen(
         command("seed=0,1,2"), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL
     )
-    until(lambda: seeds(tmp_path) or first.poll() is not None)
+    until(lambda: seeds(tmp_path) or first.poll() is not None, 250)
     first.kill()
     assert first.wait() == -signal.SIGKILL, "it was done before it could be killed"
     done = {p: p.stat().st_mtime_ns for p in tmp_path.glob("outputs/digits/mb0/*/result.json")}
