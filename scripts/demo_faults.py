@@ -153,7 +153,7 @@ def ours_sweeps(folder: Path) -> Outcome:
 
 def flip(path: Path, weights: torch.Tensor) -> None:
     content = bytearray(path.read_bytes())
-    content[content.index(weights.numpy().tobytes()) + 3] ^= 1 << 6  # an exponent's
+    content[content.index(weights.numpy().tobytes()) + 3] ^= 1 << 2  # the first one's exponent
     path.write_bytes(content)
 
 
@@ -165,8 +165,7 @@ def torch_loads(folder: Path) -> Outcome:
         loaded = torch.load(path, weights_only=True)["model"]
     except Exception as error:
         return f"refused: {str(error).splitlines()[0]}", True
-    worst = (loaded - weights).abs().max().item()
-    return f"loaded, a weight off by {worst:.1e}", bool(loaded.equal(weights))
+    return f"loaded: {weights[0]:.3g} reads {loaded[0]:.3g}", bool(loaded.equal(weights))
 
 
 def ours_loads(folder: Path) -> Outcome:

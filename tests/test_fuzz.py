@@ -152,7 +152,7 @@ def test_overrides_of_a_sweep_are_answered_before_a_run_starts(cases, monkeypatc
     claim()
 
 
-@times(25, 1500)
+@times(10, 1500)
 def test_overrides_of_profile_are_answered(cases):
     @cases
     @given(overrides_of("profile"))
@@ -344,7 +344,7 @@ def test_any_table_is_answered(cases):
     claim()
 
 
-@times(20, 2000)
+@times(10, 2000)
 def test_a_damaged_table_is_answered(cases):
     whole = (conf_folder() / "table" / "ldc" / "4.yaml").read_text()
 
@@ -430,7 +430,7 @@ def same_classes(splits):
     }
 
 
-@times(12, 600)
+@times(6, 600)
 def test_any_tree_of_files_is_answered_and_leaves_a_whole_run_or_none(cases, tmp_path):
     root = tmp_path / "tree"
     fixed = ["data=folder", f"data.root={root}", "model=mb0", "epochs=1", "image_size=32",
@@ -487,7 +487,7 @@ def finished(tmp_path_factory):
     return folder, path.parent.relative_to(folder)
 
 
-@times(8, 500)
+@times(3, 500)
 def test_a_damaged_run_is_answered_and_never_gives_other_figures(cases, finished):
     folder, name = finished
     before = Run(folder / name).read_result()
