@@ -14,7 +14,7 @@ from .results.sheets import Filled
 from .results.studies import Study, Train, by_identity
 from .runs import identity
 
-# overrides of `train` -> its configuration and the choices in the groups; cli.composed_runs
+# overrides of `train` -> its configuration and the choices in the groups; compose.composed_runs
 Composer = Callable[[Iterable[Train]], Mapping[Train, tuple[dict[str, Any], Mapping[str, str]]]]
 KEYS = (
     "table", "runs", "rows", "columns", "baseline", "select", "ci", "format", "out", "kept",

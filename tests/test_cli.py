@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lwbench.cli import conf_folder, main
+from lwbench.cli import main
+from lwbench.folders import conf_folder
 
 QUICK = ["epochs=1", "batch_size=512", "data.augment.rotation=0"]
 

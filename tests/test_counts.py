@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lwbench.cli import conf_folder
 from lwbench.counts import cached_counts
+from lwbench.folders import conf_folder
 from lwbench.results.tables import CountRequest
 
 ROOT = Path(__file__).parent.parent

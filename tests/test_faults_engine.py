@@ -248,11 +248,14 @@ def test_a_run_needs_neither_a_home_nor_utf_8(job, tmp_path):
         "PYTHONIOENCODING": "ascii",
     }  # fmt: skip
     for _ in ("trained", "finished earlier"):
-        done = lwbench(*job, "out=größe", cwd=tmp_path, environment=environment)
+        done = lwbench(*job, "out=here", cwd=tmp_path, environment=environment)
         assert done.returncode == 0, done.stderr
         assert b"Error" not in done.stderr
-    (result,) = tmp_path.glob("größe/images/mb0/*/result.json")
+    (result,) = tmp_path.glob("here/images/mb0/*/result.json")
     assert json.loads(result.read_text("utf-8"))["epochs"] == 1
+    # where Python itself cannot name such a folder, one line says so
+    done = lwbench(*job, "out=größe", cwd=tmp_path, environment=environment)
+    assert done.returncode == 2 and done.stderr.count(b"\n") == 1
 
 
 def test_a_reader_that_leaves_ends_no_training(job, tmp_path):

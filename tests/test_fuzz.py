@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lwbench import commands, sweep
-from lwbench.cli import conf_folder, main
+from lwbench.cli import main
 from lwbench.engine import checkpoint
 from lwbench.errors import DamagedError, UsageError
+from lwbench.folders import conf_folder
 from lwbench.runs import Run
 
 PROMISED = {0, 1, 2, 130, 143}

@@ -17,6 +17,8 @@ MAY = {
     "results": {"folders", "runs"},
     "runs": set(),
     "folders": set(),
+    "usage": {"folders", "results"},
+    "compose": {"cache", "folders", "usage"},
     "cache": {"folders", "runs"},
     "counts": {"cache", "results"},
     "reproduce": {"counts", "results", "sweep", "tabulate"},
@@ -34,6 +36,7 @@ MAY = {
 # fmt: off
 NO_TORCH = (
     "results", "runs", "registry", "errors", "console", "sweep", "cli", "folders", "threads",
+    "compose", "usage",
     "cache", "counts", "logs", "tabulate",
     "reproduce", "reporting", "resume",
 )
@@ -66,9 +69,9 @@ def test_arrows_run_one_way(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_configs_end_in_cli(path):
+def test_configs_end_in_compose(path):
     roots = {name.split(".")[0] for name in imports(path)}
-    assert room(path) == "cli" or not roots & {"hydra", "omegaconf"}
+    assert room(path) == "compose" or not roots & {"hydra", "omegaconf"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lwbench.cli import composed_runs, main
+from lwbench.cli import main
+from lwbench.compose import composed_runs
 from lwbench.errors import UsageError
 from lwbench.results import plan as plans
 from lwbench.results import published

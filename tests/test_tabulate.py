@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from lwbench.cli import composed_runs, main
+from lwbench.cli import main
+from lwbench.compose import composed_runs
 from lwbench.errors import UsageError
 from lwbench.runs import Run
 from lwbench.tabulate import KEYS, tabulate
