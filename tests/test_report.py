@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lwbench import cli
+from lwbench.compose import composed_runs
 from lwbench.results import groups, published, report
 from lwbench.results.records import records
 from lwbench.runs import Run, identity
@@ -22,7 +23,7 @@ EVIL = """</script><script>alert(1)</script><img src=x onerror="alert('2')">"""
 def make(out, *overrides, seed=0, top1=60.0, env=None, **changes):
     """A finished run's directory with made-up figures, of a configuration that is composed."""
     request = tuple(overrides)
-    config, choices = cli.composed_runs([request])[request]
+    config, choices = composed_runs([request])[request]
     config = config | {"seed": seed, "out": str(out)}
     run = Run.of(config, choices)
     run.path.mkdir(parents=True)
@@ -131,13 +132,21 @@ def text(out):
 STUDY = "ldc-2f4-20with-20epochs-3d4-20image-5fsize-3d32"
 
 
+def test_the_pages_pictures_lie_beside_it_as_png_and_svg(out, text):
+    pictures = sorted(path.name for path in (out / "report" / "pictures").iterdir())
+    drawn = text.count('src="data:image/svg+xml')
+    assert len(pictures) == 2 * drawn and pictures[0] == "01-ldc-4-cifar10-loss-per-epoch.png"
+    heads = {(out / "report" / "pictures" / name).read_bytes()[:4] for name in pictures}
+    assert heads == {b"\x89PNG", b"<?xm"}
+
+
 # --- where runs belong --------------------------------------------------------------------------
 
 
 def sort(out):
     """Groups by table and overrides, as the number of runs of each; and the other runs."""
     tables = published.load("all")
-    composed = cli.composed_runs(f.train for t in tables for f in t.figures if f.train)
+    composed = composed_runs(f.train for t in tables for f in t.figures if f.train)
     found, others = groups.sorted_runs(records(out), tables, composed)
     sizes = {(g.table.name, g.overrides): sum(map(len, g.runs.values())) for g in found}
     return sizes, [record.run.path.parent.name for record in others]

@@ -27,7 +27,8 @@ def costs(table: Table, cells: Sequence[Cell]) -> Iterator[Picture]:
         if len(found) == 2
     }
     title = f"{table.name}: parameters and MACs, counted here"
-    yield from _drawn(title, lambda: plots.costs(networks, _counted(table)))
+    name = f"{table.name} params and macs"
+    yield from _drawn(title, name, lambda: plots.costs(networks, _counted(table)))
 
 
 def planes(table: Table, cells: Sequence[Cell]) -> Iterator[Picture]:
@@ -49,7 +50,8 @@ def planes(table: Table, cells: Sequence[Cell]) -> Iterator[Picture]:
         ]
         title = f"{table.name}: top-1 accuracy on {column.data} over MACs"
         words = {"accuracy": f"top-1 on {column.data}", "counted": _counted(table)}
-        yield from _drawn(title, lambda p=points, w=words: plots.accuracy_over_macs(*p, **w))
+        name = f"{table.name} {column.data} top1 over macs"
+        yield from _drawn(title, name, lambda p=points, w=words: plots.accuracy_over_macs(*p, **w))
 
 
 def curves(title: str, runs: Iterable[Record]) -> Iterator[Picture]:
@@ -63,6 +65,7 @@ def curves(title: str, runs: Iterable[Record]) -> Iterator[Picture]:
         for quantity, words in (("loss", "loss"), ("top1", "top-1 accuracy")):
             yield from _drawn(
                 f"{title}: {words} per epoch on {data}",
+                f"{title} {data} {quantity} per epoch",
                 lambda found=found, q=quantity: plots.curves(plots.by_network(found), q),
             )
 
@@ -71,9 +74,12 @@ def of_run(record: Record) -> Iterator[Picture]:
     """The run's confusion matrices, and what its deformable layer looks at."""
     from . import maps
 
-    yield from _drawn("confusion matrices, final weights", lambda: maps.confusion(record))
+    run = f"{record.result.data} {record.result.model} {record.run.path.name}"
+    matrices = "confusion matrices, final weights"
+    yield from _drawn(matrices, f"{run} confusion", lambda: maps.confusion(record))
     if (record.run.path / "offsets.npz").is_file():
-        yield from _drawn("learned sampling points on test images", lambda: maps.offsets(record))
+        points = "learned sampling points on test images"
+        yield from _drawn(points, f"{run} offsets", lambda: maps.offsets(record))
 
 
 def _accuracies(cell: Cell, values: Iterable[float]) -> tuple[float, ...]:
@@ -85,10 +91,11 @@ def _counted(table: Table) -> str:
     return ways.pop() if len(ways) == 1 else "as the table counts them"
 
 
-def _drawn(title: str, draw: Callable[[], Any]) -> Iterator[Picture]:
+def _drawn(title: str, name: str, draw: Callable[[], Any]) -> Iterator[Picture]:
     from .canvas import data_uri
 
     try:
-        yield Picture(title, data_uri(draw()))
+        figure = draw()
+        yield Picture(title, name, figure, data_uri(figure))
     except DAMAGE:  # NoPicture among them: it lacks its data
         return

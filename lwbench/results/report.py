@@ -4,6 +4,7 @@ The same runs make the same page: it bears the date of the newest run.
 """
 
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,15 +48,31 @@ class Sources:
 
 
 def write(sources: Sources, out_dir: Path, progress: Callable[[str], None] = print) -> Path:
-    """Write `out_dir`/index.html; returns its path. Raises LwbenchError where it cannot."""
+    """Write `out_dir`/index.html, and its pictures as PNG and SVG to `out_dir`/pictures.
+
+    Returns the page's path. Raises LwbenchError where it cannot be written.
+    """
     path = out_dir / "index.html"
-    text = html(page(sources, progress))
+    shown = page(sources, progress)
+    text = html(shown)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text)
+        _save_pictures(shown, out_dir / "pictures")
     except OSError as error:
         raise LwbenchError(f"cannot write {path}: {error.strerror or error}") from None
     return path
+
+
+def _save_pictures(shown: Page, folder: Path) -> None:
+    grids_shown = [grid for part in shown.parts for grid in part.tables]
+    views = {id(run): run for grid in grids_shown for row in grid.rows for run in row.runs}
+    pictures = [p for owner in (*grids_shown, *views.values()) for p in owner.pictures]
+    for number, picture in enumerate(pictures, 1):
+        from .canvas import save  # matplotlib: loaded where there is a picture
+
+        words = re.sub(r"[^a-z0-9]+", "-", picture.name.lower()).strip("-")
+        save(picture.figure, folder / f"{number:02}-{words[:80]}")
 
 
 def page(sources: Sources, progress: Callable[[str], None] = print) -> Page:

@@ -37,9 +37,11 @@ class Panel:
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn picture: `source` is a data URI."""
+    """A drawn picture: a matplotlib figure, and the same as a data URI for the page."""
 
     title: str
+    name: str  # of its files, in words
+    figure: Any
     source: str
 
 
