@@ -68,6 +68,18 @@ def test_told_to_end_at_a_step_and_resumed_equals_uninterrupted(whole, tmp_path,
     resumed_equals(whole, tmp_path)
 
 
+def test_a_resumed_run_keeps_its_number_of_threads(whole, tmp_path):
+    own = torch.get_num_threads()
+    with pytest.raises(Interrupted):
+        training(tmp_path)(Kill(signal.SIGTERM, STEPS["the first step"]))
+    torch.set_num_threads(own + 1)
+    try:
+        resumed_equals(whole, tmp_path)
+        assert torch.get_num_threads() == own
+    finally:
+        torch.set_num_threads(own)
+
+
 class KillInEvaluation(Blobs):
     """Sends this process a signal in its n-th evaluation; the last two are of the final weights."""
 
