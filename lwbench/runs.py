@@ -60,9 +60,13 @@ def identifying(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: _plain(value)
         for key, value in flat(config)
-        if not any(key == k or key.startswith(k + ".") for k in _NOT_IDENTITY)
-        and (key.rsplit(".", 1)[-1] in _ALWAYS or not _is_off(value))
+        if is_identifying(key) and (key.rsplit(".", 1)[-1] in _ALWAYS or not _is_off(value))
     }
+
+
+def is_identifying(key: str) -> bool:
+    """Whether a dotted key can change the result."""
+    return not any(key == k or key.startswith(k + ".") for k in _NOT_IDENTITY)
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -267,7 +271,7 @@ def environment() -> dict[str, Any]:
     """Versions, machine, revision and command of this process."""
     names = ("lwbench", "torch", "torchvision", "numpy", "hydra-core", "thop")
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": _command(),
         "process": f"process {os.getpid()} on {platform.node()}",
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "python": platform.python_version(),
@@ -277,6 +281,12 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         **revision(),
     }
+
+
+def _command() -> str:
+    program = Path(sys.argv[0]).name
+    words = ["python", "-m", "lwbench"] if program == "__main__.py" else [program]
+    return shlex.join([*words, *sys.argv[1:]])
 
 
 def _version(name: str) -> str | None:

@@ -12,7 +12,7 @@ from .results.records import Record, records
 from .results.selection import selected
 from .results.sheets import Filled
 from .results.studies import Study, Train, by_identity
-from .runs import identity
+from .runs import identity, is_identifying
 
 # overrides of `train` -> its configuration and the choices in the groups; compose.composed_runs
 Composer = Callable[[Iterable[Train]], Mapping[Train, tuple[dict[str, Any], Mapping[str, str]]]]
@@ -80,10 +80,14 @@ def study(
     return Study(
         identities={train: names[changed[train]] for train in trains},
         full={train: names[train] for train in trains},
-        overrides=tuple(overrides),
+        overrides=tuple(o for o in overrides if is_identifying(_key(o))),
         select=select,
         records=by_identity(found),
     )
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
 
 
 def fill(loaded: Sequence[published.Table], study: Study, count: Counter) -> list[Filled]:
