@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torchvision.transforms import v2
 
 from lwbench.data.augment import (
+    LARGE,
     Augment,
     Draws,
     cut_boxes,
@@ -41,7 +42,7 @@ def by_torchvision(image, top, left, flip, degrees, window, padding):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    side=st.integers(3, 40),
+    side=st.integers(3, 40) | st.integers(LARGE, LARGE + 12),  # gathered, and copied
     padding=st.integers(0, 6),
     smaller=st.integers(0, 10),
     flips=st.booleans(),

@@ -22,6 +22,7 @@ Degrees = Annotated[float, Field(ge=0, le=180)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Alpha = Annotated[float, Field(ge=0)]
 
+LARGE = 64  # pixels of a window: from there on copies beat a gather of single pixels on a CPU
 ERASED_SHARE = (0.02, 0.33)  # of the window's area, and
 ERASED_RATIO = (0.3, 3.3)  # height over width: torchvision.transforms.RandomErasing's defaults
 
@@ -177,6 +178,8 @@ def gather_windows(
     Returns (B, window, window, 3) uint8. Equal to F.pad with zeros, then torchvision's crop, hflip
     and rotate (nearest, expand=False, fill 0) of each image.
     """
+    if turn is None and window >= LARGE and images.device.type == "cpu":
+        return sliced_windows(images, top, left, window=window, padding=padding, flip=flip)
     count, side = images.shape[:2]
     width = side + 2 * padding
     # one black pixel more at the end, for what a turn brings in from outside
@@ -199,6 +202,22 @@ def gather_windows(
         index = near.long().add_((first - 1)[:, None])
         index.masked_fill_(near == 0, len(pixels) - 1)
     return pixels.index_select(0, index.view(-1)).view(count, window, window, 3)
+
+
+def sliced_windows(
+    images: Tensor, top: Tensor, left: Tensor, *, window: int, padding: int, flip: Tensor | None
+) -> Tensor:
+    """`gather_windows` without a turn, an image at a time."""
+    if padding:
+        images = F.pad(images, (0, 0, padding, padding, padding, padding))
+    windows = images.new_empty(len(images), window, window, 3)
+    mirrored = [False] * len(images) if flip is None else flip.tolist()
+    for number, (row, column, mirror) in enumerate(
+        zip(top.tolist(), left.tolist(), mirrored, strict=True)
+    ):
+        piece = images[number, row : row + window, column : column + window]
+        windows[number] = piece.flip(1) if mirror else piece
+    return windows
 
 
 def window_offsets(
