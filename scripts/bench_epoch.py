@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2048)
     parser.add_argument("--data", help="root of CIFAR-10; without it: random pixels")
     options = parser.parse_args()
-    count, runs = (256, 1) if options.tiny else (options.images, options.runs)
+    count, runs = (BATCH, 1) if options.tiny else (options.images, options.runs)
     if options.data:
         train = DATASETS.build({"builder": "cifar10", "root": options.data}, 32).train
         picked = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:count]
