@@ -34,7 +34,8 @@ def test_the_wheel_holds_every_configuration_file_and_nothing_else_of_the_checko
     assert {top for top in tops if not top.endswith(".dist-info")} == {"lwbench"}
 
 
-def test_the_installed_wheel_trains_in_an_empty_folder(wheel, tmp_path):
+def test_the_installed_wheel_trains_in_an_empty_folder(wheel, tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # it would hide what is installed
     # the dependencies are this environment's: installing gigabytes again would show nothing more
     venv.create(tmp_path / "env", with_pip=True)
     scripts = tmp_path / "env" / ("Scripts" if os.name == "nt" else "bin")
