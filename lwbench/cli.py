@@ -26,6 +26,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # an ASCII terminal ends no command
             stream.reconfigure(errors="backslashreplace")
     try:
+        return _answered(arguments)
+    except (Interrupted, KeyboardInterrupt) as second:  # while the first was being answered
+        return second.exit_code if isinstance(second, Interrupted) else 130
+
+
+def _answered(arguments: list[str]) -> int:
+    """The command's exit code; every error said in a line or two."""
+    try:
         with Signals(patience_s=0):
             return _dispatch(arguments)
     except LwbenchError as error:

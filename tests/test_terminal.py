@@ -9,6 +9,9 @@ import sys
 
 import pytest
 
+from lwbench.cli import main
+from lwbench.engine.signals import Interrupted
+
 COMMANDS = [["list"], ["table", "table=ldc/4"], ["train", "--help"], ["profile", "model=mb0"]]
 ESCAPE = "\x1b"
 COLOUR = re.compile(r"\x1b\[[\d;]*(3[0-7]|38|9[0-7])[\d;]*m")
@@ -64,3 +67,12 @@ def test_no_color_is_obeyed_on_a_terminal(arguments, tmp_path):
 
 def test_a_dumb_terminal_gets_no_escape_codes(tmp_path):
     assert ESCAPE not in on_a_terminal(COMMANDS[1], tmp_path, TERM="dumb")
+
+
+@pytest.mark.parametrize(("second", "code"), [(KeyboardInterrupt(), 130), (Interrupted(15), 143)])
+def test_a_second_signal_shows_no_traceback(monkeypatch, second, code):
+    def interrupted(arguments):
+        raise second
+
+    monkeypatch.setattr("lwbench.cli._answered", interrupted)
+    assert main(["list"]) == code
