@@ -170,6 +170,8 @@ class Run:
             lock.acquire()
         except Timeout:
             return True
+        except OSError:  # a folder that nobody here may write
+            return False
         lock.release()
         return False
 

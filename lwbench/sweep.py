@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -24,6 +24,7 @@ from .errors import UsageError
 from .runs import Run
 
 GRACE_SECONDS = 30  # a run told to end saves its state within that, or is killed
+MOST_AT_ONCE = 1000
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -88,8 +89,8 @@ def show_failures(failures: Sequence[Failure]) -> int:
 def number_of_jobs(at_once: object) -> int:
     """`jobs`, checked: a number, or its digits. Raises UsageError."""
     text = str(at_once)
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"jobs={at_once}: how many runs at once, 1 or more")
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_AT_ONCE:
+        raise UsageError(f"jobs={at_once}: how many runs at once, 1 to {MOST_AT_ONCE}")
     return int(text)
 
 
@@ -106,6 +107,8 @@ def run_all(jobs: Sequence[Job], at_once: int) -> list[Failure]:
     with _forwarding(running) as received:
         while running or (waiting and not received):
             for slot, process in list(running.items()):
+                if received and not process.is_told:  # it was being started when the signal came
+                    process.tell(received[0])
                 if process.poll() is not None:
                     del running[slot]
                     if not received:
@@ -149,7 +152,7 @@ def _settle(process: "_Process", waiting: deque[tuple[int, Job]], failures: list
     """Note a failure, unless another process was quicker to take the run."""
     job = process.job
     code = process.end()
-    if code == 0:
+    if code == 0 and job.run.read_result() is not None:
         return
     if not job.config["force"] and (job.is_finished or job.run.is_locked()):
         waiting.append((process.number, job))
@@ -213,6 +216,11 @@ class _Process:
             self._process.kill()
         return self._process.poll()
 
+    @property
+    def is_told(self) -> bool:
+        """Whether a signal was handed on to it."""
+        return self._kill_at is not None
+
     def tell(self, signum: int) -> None:
         """Send a signal; it has its time to save."""
         self._kill_at = time.monotonic() + GRACE_SECONDS
@@ -234,13 +242,16 @@ class _Process:
             name = signal.Signals(-code).name
             return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
         said = [line for line in self._last if line.startswith("lwbench: ")]
+        if code == 0:
+            return "ended without a result"
         return said[-1].removeprefix("lwbench: ") if said else f"exit code {code}"
 
     def log_end(self) -> None:
         """Put how it ended, with its last words, where its log is."""
         path = self.job.run.path / "train.log"
         if path.parent.is_dir():
-            with open(path, "a", encoding="utf-8") as file:
+            # a disk that is full, perhaps what ended the run, ends no other
+            with suppress(OSError), open(path, "a", encoding="utf-8") as file:
                 file.write("\n".join([*self._last, f"ended: {self.reason}"]) + "\n")
 
 
@@ -248,14 +259,19 @@ def _pass_on(source: IO[bytes], target: IO[str], note: Callable[[str], None], ma
     for raw in source:
         line = raw.decode(errors="replace").rstrip("\n")
         note(line)
-        print(f"{mark} {line}".lstrip(), file=target, flush=True)
+        with suppress(OSError):  # nobody reads on: the run's pipe is emptied all the same
+            print(f"{mark} {line}".lstrip(), file=target, flush=True)
 
 
 # what the processes share
 
 
 def _slots(at_once: int) -> list[dict[str, str]]:
-    """The environment of each slot: its share of the cores, and a GPU in turn."""
+    """The environment of each slot: its share of the cores, and a GPU in turn.
+
+    The share follows from `jobs` alone, not from the runs that are left: a study that was stopped
+    and goes on has the threads of an undisturbed one, and so its last digits.
+    """
     if at_once == 1:
         return [{}]
     shared = {}
@@ -283,4 +299,5 @@ def _gpus() -> list[str]:
         done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return [str(index) for index, _ in enumerate(done.stdout.splitlines())]
+    found = [line for line in done.stdout.splitlines() if line.startswith("GPU ")]  # MIG: indented
+    return [str(index) for index, _ in enumerate(found)]

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from lwbench.engine.signals import Interrupted
 from lwbench.runs import Run
-from lwbench.sweep import _gpus, _slots
+from lwbench.sweep import Job, _gpus, _slots, run_all
 
 TINY = ["model=mb0", "epochs=1", "batch_size=512"]
 
@@ -30,6 +31,8 @@ def deaths(event, arguments):
         sys.exit(7)
     if "seed=3" in sys.orig_argv:
         os.kill(os.getpid(), signal.SIGKILL)
+    if "seed=5" in sys.orig_argv:
+        sys.exit(0)
 
 sys.addaudithook(deaths)
 """
@@ -58,20 +61,21 @@ def seeds(folder):
 def test_jobs_that_raise_exit_or_are_killed_leave_the_others_alone_and_run_again(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(DEATHS)
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    done = sweep("seed=0,1,2,3,4", "jobs=2", cwd=tmp_path, PYTHONPATH=path)
+    done = sweep("seed=0,1,2,3,5", "jobs=2", cwd=tmp_path, PYTHONPATH=path)
     assert done.returncode == 1, done.stderr
-    assert seeds(tmp_path) == [0, 4]
+    assert seeds(tmp_path) == [0]
     summary = done.stdout[done.stdout.rindex("failed ") :]
-    for seed, reason in ((1, "a broken network"), (2, "exit code 7"), (3, "killed by SIGKILL")):
+    for seed, reason in ((1, "a broken network"), (2, "exit code 7"), (3, "killed by SIGKILL"),
+                         (5, "ended without a result")):  # fmt: skip
         (line,) = [line for line in summary.splitlines() if f"seed={seed}" in line]
         assert reason in line and "train.log" in line
         (log,) = tmp_path.glob(f"outputs/digits/mb0/*-s{seed}/train.log")
         assert reason in log.read_text()
     assert "Traceback" not in done.stderr + done.stdout
 
-    again = sweep("seed=0,1,2,3,4", "jobs=2", cwd=tmp_path)
-    assert again.returncode == 0 and seeds(tmp_path) == [0, 1, 2, 3, 4]
-    assert again.stdout.count("lwbench train model=mb0") == 3
+    again = sweep("seed=0,1,2,3,5", "jobs=2", cwd=tmp_path)
+    assert again.returncode == 0 and seeds(tmp_path) == [0, 1, 2, 3, 5]
+    assert again.stdout.count("lwbench train model=mb0") == 4
 
 
 def test_two_sweeps_at_once_never_make_a_run_twice(tmp_path):
@@ -162,12 +166,47 @@ def test_threads_are_shared_and_gpus_dealt_in_turn(monkeypatch):
     assert _slots(1) == [{}]  # a single run has the machine to itself
 
 
+def test_slices_of_a_gpu_and_errors_are_no_gpus(monkeypatch, tmp_path):
+    lines = "GPU 0: a card\n  MIG 1g.10gb Device 0: a slice\nGPU 1: a card\nan error"
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\nprintf '%s\\n' '{lines}'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert _gpus() == ["0", "1"]
+
+
+def test_a_signal_reaches_a_job_that_was_just_being_started(monkeypatch, tmp_path):
+    """The signal comes inside Popen, before the sweep knows the process."""
+    job = Job(("model=mb0",), {"force": False, "out": str(tmp_path), "data": {}, "seed": 0},
+              {"data": "digits", "model": "mb0"})  # fmt: skip
+    real = subprocess.Popen
+
+    def started(command, **options):
+        process = real([sys.executable, "-c", "import time; time.sleep(60)"], **options)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    begin = time.monotonic()
+    with pytest.raises(Interrupted):
+        run_all([job], 1)
+    assert time.monotonic() - begin < 30
+
+
+def test_output_that_nobody_reads_holds_no_run(tmp_path):
+    done = subprocess.run(
+        f"{sys.executable} -m lwbench train -m {' '.join(TINY)} seed=0,1 jobs=2 2>err | head -1",
+        shell=True, cwd=tmp_path, env=environment(), timeout=200, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0 and "Traceback" not in (tmp_path / "err").read_text()
+
+
 def test_no_gpu_is_dealt_where_none_is_visible(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert _gpus() == []
 
 
-@pytest.mark.parametrize("jobs", ["0", "-1", "many", "1.5"])
+@pytest.mark.parametrize("jobs", ["0", "-1", "many", "1.5", "1000000000"])
 def test_jobs_must_be_a_number(jobs, tmp_path):
     done = sweep("seed=0,1", f"jobs={jobs}", cwd=tmp_path)
     assert done.returncode == 2 and "jobs=" in done.stderr and "Traceback" not in done.stderr
