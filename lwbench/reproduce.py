@@ -6,11 +6,14 @@ from pathlib import Path
 from .counts import Counter
 from .errors import UsageError
 from .results import plan, published
-from .results.records import records
+from .results.plan import ComposedRun
+from .results.records import Record, records
 from .results.selection import selected
+from .results.studies import Train, is_whole
+from .runs import identity, is_identifying
 from .sweep import Job, number_of_jobs, run_all, show_failures
 from .tabulate import KEYS as TABLE_KEYS
-from .tabulate import Composer, is_true, tabulate
+from .tabulate import Composer, is_true, override_key, tabulate
 
 KEYS = ("table", "rows", "columns", "seeds", "jobs", "dry_run", "kept")
 
@@ -36,6 +39,7 @@ def reproduce(
         raise UsageError("no accuracy among these cells; lwbench table shows what is counted")
     out = next(iter(composed.values()))[0]["out"]
     found = records(Path(out), kept=is_true(keys, "kept", True))
+    found = _whole(found, tables, composed, overrides)
     planned = plan.plan(composed, plan.seeds(keys.get("seeds", "3")), found)
     print("\n".join(f"# {line}" for line in plan.summary(planned, at_once)))
     if is_true(keys, "dry_run", False):
@@ -48,3 +52,31 @@ def reproduce(
     shown = {key: keys[key] for key in keys.keys() & set(TABLE_KEYS)} | {"out": out}
     print(tabulate(shown, overrides, compose, count, width))
     return show_failures(failures)
+
+
+def _whole(
+    found: Sequence[Record],
+    tables: Sequence[published.Table],
+    composed: Mapping[Train, ComposedRun],
+    overrides: Sequence[str],
+) -> list[Record]:
+    """The runs without those of a part of a data set, which fill no published cell of a full study.
+
+    Raises UsageError where such a run lies in the place of one that is needed.
+    """
+    needed = {
+        identity(composed[(*figure.train, *overrides)][0])
+        for table in tables
+        for figure in table.figures
+        if figure.train is not None and figure.value is not None
+    }
+    if any(is_identifying(override_key(override)) for override in overrides):
+        return list(found)  # a reduced study may be of a part
+    parts = [r for r in found if r.result.identity in needed and not is_whole(r)]
+    for record in parts:
+        if not record.kept:
+            raise UsageError(
+                f"{record.run.path} was made with a part of {record.result.data}, which fills no "
+                "published cell; choose another out=<folder>"
+            )
+    return [record for record in found if record not in parts]

@@ -80,13 +80,14 @@ def study(
     return Study(
         identities={train: names[changed[train]] for train in trains},
         full={train: names[train] for train in trains},
-        overrides=tuple(o for o in overrides if is_identifying(_key(o))),
+        overrides=tuple(o for o in overrides if is_identifying(override_key(o))),
         select=select,
         records=by_identity(found),
     )
 
 
-def _key(override: str) -> str:
+def override_key(override: str) -> str:
+    """The dotted key that an override is of."""
     return override.partition("=")[0].lstrip("+~")
 
 

@@ -21,7 +21,7 @@ MAY = {
     "compose": {"cache", "folders", "usage"},
     "cache": {"folders", "runs"},
     "counts": {"cache", "results"},
-    "reproduce": {"counts", "results", "sweep", "tabulate"},
+    "reproduce": {"counts", "results", "runs", "sweep", "tabulate"},
     "reporting": {"counts", "folders", "results", "tabulate"},
     "tabulate": {"counts", "folders", "results", "runs"},
     "registry": set(),

@@ -99,7 +99,7 @@ def test_half_the_time_is_estimated_for_two_at_once(tmp_path):
     finish(first, epochs=100, seconds=7200)
     plan = planned((), [0], tmp_path)
     assert "about 10 h 0 min with jobs=1" in plans.summary(plan, 1)[1]
-    assert "about 5 h 0 min with jobs=2" in plans.summary(plan, 2)[1]
+    assert "about 5 h 0 min with jobs=2 at best" in plans.summary(plan, 2)[1]
 
 
 def test_kept_runs_count_as_finished_unless_told_otherwise(tmp_path):
@@ -135,6 +135,25 @@ def test_seeds_are_a_number_or_a_list(text, found):
 def test_other_seeds_are_refused(text):
     with pytest.raises(UsageError, match="seeds="):
         plans.seeds(text)
+
+
+def test_a_run_of_a_part_of_the_data_is_refused_in_the_place_of_a_full_one(tmp_path, capsys):
+    first, *_ = planned((), [0], tmp_path)
+    finish(first)
+    env = {"data": {"train_size": 100, "test_size": 30}}
+    (directory(first).path / "env.json").write_text(json.dumps(env))
+    arguments = ["reproduce", "table=ldc/4", "columns=cifar10", "dry_run=true", f"out={tmp_path}"]
+    assert main(arguments) == 2
+    assert "a part of cifar10" in capsys.readouterr().err
+    assert main([*arguments, "epochs=3"]) == 0  # another identity, and a reduced study
+
+
+def test_a_damaged_result_is_named_rather_than_skipped(tmp_path):
+    first, *_ = planned((), [0], tmp_path)
+    finish(first)
+    (directory(first).path / "result.json").write_text('{"identity": "x"}')
+    with pytest.raises(UsageError, match="damaged; remove it"):
+        planned((), [0], tmp_path)
 
 
 # the command

@@ -96,7 +96,12 @@ def plan(
             seeded = {**config, "seed": seed}
             key = identity(seeded), seed
             local = Run.of(seeded, choices)
-            is_local = (*key, False) in known and local.read_result() is not None
+            is_local = local.read_result() is not None
+            if is_local and (*key, False) not in known:
+                raise UsageError(
+                    f"{local.path / 'result.json'} is damaged; remove it, and the same command "
+                    "makes it again from the run's checkpoint"
+                )
             state = "finished" if is_local else "kept" if (*key, True) in known else ""
             planned.append(
                 _planned((*overrides, f"seed={seed}"), seeded, choices, local, state, took)
@@ -115,8 +120,9 @@ def summary(planned: Sequence[Planned], at_once: int) -> list[str]:
         return lines
     if known:
         total = sum(known) / min(at_once, len(left))
+        best = " at best" if at_once > 1 else ""  # where the runs do not slow one another down
         lines.append(
-            f"about {_hours(total)} with jobs={at_once}, an estimate from "
+            f"about {_hours(total)} with jobs={at_once}{best}, an estimate from "
             f"{'; '.join(sorted({p.basis for p in left if p.seconds is not None}))}"
         )
     if unknown := len(left) - len(known):
@@ -159,7 +165,8 @@ def _estimate(
     took: Mapping[tuple[Any, ...], float],
 ) -> tuple[float | None, str]:
     """Seconds an epoch and what they are from: this network's runs, or any of the same images."""
-    exact = (choices["data"], config["image_size"], choices["model"])
+    data = config["data"].get("name") or choices["data"]
+    exact = (data, config["image_size"], choices["model"])
     if exact in took:
         return took[exact], "finished runs of the same networks"
     if exact[:2] in took:
