@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .compose import complete, composed, composed_runs, expanded, hydra, values
+from .commands.usage import GROUPS, VERBS, help_of, overview
+from .config import complete, composed, composed_runs, expanded, hydra, values
 from .engine.signals import Interrupted, Signals
 from .errors import LwbenchError, UsageError, nearest
-from .folders import conf_folder
-from .usage import GROUPS, VERBS, help_of, overview
+from .paths import conf_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,18 +106,18 @@ def _train(overrides: list[str], flags: set[str]) -> int:
             print(_as_yaml(composed("train", overrides)[0]))
             return 0
         if flags & {"-m", "--multirun"}:
-            from .sweep import Job, sweep
+            from .sweeps.local import Job, sweep
 
             jobs = [Job(tuple(job), *composed("train", job)) for job in expanded(overrides)]
             return sweep(jobs, jobs[0].config["jobs"])
         config, choices = composed("train", overrides)
-    from .commands import train
+    from .commands.train import train
 
     return train(config, choices)
 
 
 def _eval(overrides: list[str], flags: set[str]) -> int:
-    from .commands import evaluate_checkpoint, evaluate_run
+    from .commands.train import evaluate_checkpoint, evaluate_run
 
     with hydra():
         free = values(overrides)
@@ -134,14 +134,14 @@ def _profile(overrides: list[str], flags: set[str]) -> int:
         is_sweep = bool(flags & {"-m", "--multirun"})
         jobs = expanded(overrides, "profile") if is_sweep else [overrides]
         found = [composed("profile", job) for job in jobs]
-    from .profile import profile, show
+    from .commands.profile import profile, show
 
     show([profile(config, choices["model"]) for config, choices in found], found[0][0]["format"])
     return 0
 
 
 def _table(arguments: list[str], flags: set[str]) -> int:
-    from .tabulate import KEYS, tabulate
+    from .commands.table import KEYS, tabulate
 
     keys, overrides = _own_and_training(arguments, KEYS)
     print(tabulate(keys, overrides, composed_runs, counted, _width()))
@@ -149,7 +149,7 @@ def _table(arguments: list[str], flags: set[str]) -> int:
 
 
 def _reproduce(arguments: list[str], flags: set[str]) -> int:
-    from .reproduce import KEYS, reproduce
+    from .commands.reproduce import KEYS, reproduce
 
     keys, overrides = _own_and_training(arguments, KEYS)
     return reproduce(keys, overrides, composed_runs, counted, _width())
@@ -185,7 +185,7 @@ def _width() -> int:
 
 
 def _report(arguments: list[str], flags: set[str]) -> int:
-    from .reporting import KEYS, write_report
+    from .commands.report import KEYS, write_report
 
     path = write_report(_plain_values(arguments, KEYS), composed_runs, counted)
     print(f"written: {path}")
@@ -206,7 +206,7 @@ def counted(requests: list[Any]) -> dict[Any, Any]:
             )[0]
             for request in requests
         }
-    from .commands import counts
+    from .commands.train import counts
 
     return {request: counts(config) for request, config in configs.items()}
 
@@ -214,7 +214,7 @@ def counted(requests: list[Any]) -> dict[Any, Any]:
 def _check(overrides: list[str], flags: set[str]) -> int:
     with hydra():
         config, _ = composed("check", overrides)
-    from .check import check
+    from .commands.check import check
 
     return check(config)
 
@@ -236,9 +236,9 @@ def _list(kinds: list[str], flags: set[str]) -> int:
 
 def _figures(models: list[str]) -> dict[str, str]:
     """Parameters and plain MACs of each model at 224 px with 1000 classes, as text."""
-    from .console import metric
-    from .counts import cached_counts
-    from .results.tables import CountRequest
+    from .logs import metric
+    from .tables.cells import CountRequest
+    from .tables.counts import cached_counts
 
     requests = {name: CountRequest((f"model={name}",), 1000, 224) for name in models}
     counts = cached_counts(requests.values(), conf_folder(), counted)

@@ -1,9 +1,17 @@
-"""Where messages go: warnings to the screen, everything to the run's train.log."""
+"""What a command says: messages to the screen and to a run's train.log, progress, results."""
 
 import logging
+import os
 import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from .runs import Run
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
 
 log = logging.getLogger("lwbench")
 
@@ -26,10 +34,10 @@ class RunLog(logging.Handler):
     could not be written is kept, and written with a later message where there is room again.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__()
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        self._path = run.path / "train.log"
+        self._path = path
         self._waiting = b""
         self._has_warned = False
 
@@ -57,3 +65,172 @@ class RunLog(logging.Handler):
 
 log.setLevel(logging.INFO)
 log.addHandler(Screen(logging.WARNING))
+
+
+# on the screen
+
+
+class _Screen(Console):
+    """Whoever reads may leave (`lwbench train | head -1`): what follows is written to nobody."""
+
+    def on_broken_pipe(self) -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def console() -> Console:
+    """Standard output; plain without a terminal, and wide enough there that no line is broken."""
+    return _Screen(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds as 1:02:03 or 2:03."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
+
+
+def metric(value: int | float) -> str:
+    """A count with its unit: 2.35 M, 54.12 M, 15.48 G."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.2f} {letter}"
+    return f"{value}"
+
+
+def gibibytes(value: float) -> str:
+    return f"{value / 2**30:.2f} GiB"
+
+
+class CountProgress:
+    """How many of `total` are done: a bar on a terminal, a line now and then elsewhere."""
+
+    EVERY_S = 10.0
+
+    def __init__(self, total: int, unit: str) -> None:
+        self._total, self._unit, self._done = total, unit, 0
+        self._console = console()
+        self._bar: Progress | None = None
+        self._begin = self._last = time.monotonic()
+
+    def __enter__(self) -> "CountProgress":
+        if self._console.is_terminal:
+            columns = (BarColumn(bar_width=None), TextColumn("{task.description}"))
+            self._bar = Progress(*columns, console=self._console, transient=True)
+            self._task = self._bar.add_task("", total=self._total)
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def more(self, count: int) -> None:
+        """So many more are done."""
+        self._done += count
+        now = time.monotonic()
+        if self._bar:
+            self._bar.update(self._task, completed=self._done, description=self._line(now))
+        elif now - self._last > self.EVERY_S:
+            self._console.print(self._line(now))
+            self._last = now
+
+    def _line(self, now: float) -> str:
+        rate = self._done / max(now - self._begin, 1e-9)
+        left = duration((self._total - self._done) / max(rate, 1e-9))
+        return f"{self._done:,}/{self._total:,} {self._unit}, {rate:,.0f} a second, {left} left"
+
+
+class EpochProgress:
+    """Reports training to the user; the engine calls it and knows nothing of terminals."""
+
+    def __init__(self, epochs: int, train_size: int) -> None:
+        self._epochs, self._train_size = epochs, train_size
+        self._console = console()
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._epoch_seconds: list[float] = []
+
+    def __enter__(self) -> "EpochProgress":
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("epoch {task.fields[epoch]}/" + str(self._epochs)),
+                BarColumn(bar_width=None),
+                TextColumn("{task.completed:.0f}/{task.total:.0f} images"),
+                TextColumn("{task.fields[rate]}"),
+                TextColumn("{task.fields[left]}"),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._bar.add_task("", total=self._train_size, epoch=0, rate="", left="")
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def epoch_starts(self, epoch: int, images_done: int) -> None:
+        self._epoch, self._first, self._begin = epoch, images_done, time.monotonic()
+        if self._bar:
+            self._bar.update(self._task, epoch=epoch, completed=images_done)
+
+    def images_done(self, images: int) -> None:
+        """`images` of the epoch have been trained on. Cheap where there is no terminal."""
+        if not self._bar:
+            return
+        seconds = time.monotonic() - self._begin
+        rate = (images - self._first) / max(seconds, 1e-9)
+        epochs_left = self._epochs - self._epoch + 1 - images / self._train_size
+        left = epochs_left * self._train_size / max(rate, 1e-9)
+        self._bar.update(
+            self._task,
+            completed=images,
+            rate=f"{rate:,.0f} images/s",
+            left=f"{duration(left)} left",
+        )
+
+    def epoch_ends(self, row: dict[str, Any]) -> None:
+        self._epoch_seconds.append(time.monotonic() - self._begin)
+        mean = sum(self._epoch_seconds) / len(self._epoch_seconds)
+        left = mean * (self._epochs - row["epoch"])
+        self._console.print(
+            f"epoch {row['epoch']}/{self._epochs}  lr {row['lr']:.4g}  "
+            f"train loss {row['train_loss']:.4f} top-1 {row['train_top1']:.2f} %  "
+            f"test loss {row['test_loss']:.4f} top-1 {row['test_top1']:.2f} % "
+            f"top-5 {row['test_top5']:.2f} %  {row['images_per_s']:,.0f} images/s  "
+            f"{duration(left)} left"
+        )
+
+
+def result_table(results: list[dict[str, Any]]) -> Table:
+    """One row a run: its final figures, and the best epoch's beside them."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("model", "data", "seed", "epochs"):
+        table.add_column(name)
+    for name in ("top-1 %", "top-5 %", "loss", "best top-1 %", "at epoch", "time"):
+        table.add_column(name, justify="right")
+    for result in results:
+        final, best = result["final"], result["best"]
+        table.add_row(
+            result["model"],
+            result["data"],
+            str(result["seed"]),
+            str(result["epochs"]),
+            f"{final['test_top1']:.2f}",
+            f"{final['test_top5']:.2f}",
+            f"{final['test_loss']:.4f}",
+            f"{best['test_top1']:.2f}",
+            str(best["epoch"]),
+            duration(result["seconds"]),
+        )
+    return table
+
+
+def failure_table(rows: Sequence[tuple[str, str, str]]) -> Table:
+    """One row a run that failed: its command, the reason, and where its log lies."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("failed", "reason", "log"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table

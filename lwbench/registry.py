@@ -69,8 +69,8 @@ class Registry:
 
 MODELS = Registry("model", "lwbench.models")
 DATASETS = Registry("data", "lwbench.data")
-OPTIMIZERS = Registry("optimizer", "lwbench.engine.optim")
-SCHEDULERS = Registry("scheduler", "lwbench.engine.schedule")
+OPTIMIZERS = Registry("optimizer", "lwbench.engine.optimizers")
+SCHEDULERS = Registry("scheduler", "lwbench.engine.schedules")
 
 
 @cache

@@ -34,11 +34,11 @@ from torchvision.models import mobilenet_v3_small
 from lwbench.data.augment import Augment
 from lwbench.data.pipeline import Data
 from lwbench.data.source import Source, Split
-from lwbench.engine.optim import sgd
+from lwbench.engine.optimizers import sgd
 from lwbench.engine.settings import Settings
 from lwbench.engine.train import Training
 from lwbench.registry import DATASETS
-from lwbench.runs import Run
+from lwbench.runs.directory import Run
 
 BATCH = 128
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)

@@ -21,7 +21,7 @@ from torch import nn
 
 from lwbench.engine import checkpoint
 from lwbench.errors import LwbenchError
-from lwbench.runs import Run
+from lwbench.runs.directory import Run
 
 Outcome = tuple[str, bool]  # in words; whether nothing was lost
 
@@ -55,7 +55,7 @@ def ours_resumes(folder: Path) -> Outcome:
 
 
 def train(folder: Path, epochs: int, lr: float) -> None:
-    from lwbench.engine.optim import sgd
+    from lwbench.engine.optimizers import sgd
     from lwbench.engine.settings import Settings
     from lwbench.engine.train import Training
 
@@ -119,7 +119,7 @@ EXIT = """
 import sys
 
 def leave(event, arguments):
-    own = "lwbench.job" in sys.orig_argv and "seed=1" in sys.orig_argv
+    own = "lwbench.sweeps.job" in sys.orig_argv and "seed=1" in sys.orig_argv
     if own and event == "open" and str(arguments[0]).endswith("train.log"):
         sys.exit(7)
 

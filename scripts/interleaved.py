@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from lwbench.runs import cpu_model
+from lwbench.runs.provenance import cpu_model
 
 Timed = Callable[[], float]  # does the work once and returns what it took, in seconds
 

@@ -8,7 +8,7 @@
 import sys
 from pathlib import Path
 
-from lwbench.results.records import chosen, keep, records
+from lwbench.runs.records import chosen, keep, records
 
 
 def main() -> None:

@@ -26,7 +26,8 @@ from pathlib import Path
 import torch
 
 from lwbench.engine import checkpoint
-from lwbench.runs import Run, cpu_model, revision
+from lwbench.runs.directory import Run
+from lwbench.runs.provenance import cpu_model, revision
 
 TABLE = """
 source: "soak"

@@ -10,9 +10,9 @@ from pathlib import Path
 import yaml
 
 from lwbench.cli import counted, first_comment
-from lwbench.console import metric
-from lwbench.counts import cached_counts
-from lwbench.results.tables import CountRequest
+from lwbench.logs import metric
+from lwbench.tables.cells import CountRequest
+from lwbench.tables.counts import cached_counts
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "zoo.md"

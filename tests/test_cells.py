@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from lwbench.measure.complexity import count
 from lwbench.registry import MODELS
-from lwbench.results import published, tables
+from lwbench.tables import cells, published
 
 # What is not exact, with ours / published; all else rounds to the printed digits.
 # fmt: off
@@ -70,9 +70,9 @@ def _counted(request):
 def _check(name, figure):
     table = TABLES[name]
     at = table.figures.index(figure)
-    wanted = tables.CountRequest(figure.model, figure.num_classes, figure.image_size)
-    assert wanted in tables.requirements(table)
-    cell = tables.cells(table, {wanted: _counted(wanted)})[at]
+    wanted = cells.CountRequest(figure.model, figure.num_classes, figure.image_size)
+    assert wanted in cells.requirements(table)
+    cell = cells.cells(table, {wanted: _counted(wanted)})[at]
     verdict, ratio = NOT_EXACT.get((name, figure.row, figure.column), ("exact", None))
     assert cell.verdict == verdict, f"{cell.measured} for {cell.published}"
     if ratio is not None:
@@ -110,6 +110,6 @@ def test_ninety_seven_of_124_cells_are_expected_to_be_exact():
     ],
 )
 def test_the_networks_behind_the_misprints_have_the_argued_size(model, num_classes, params, macs):
-    found = _counted(tables.CountRequest((f"model={model}",), num_classes, 224))
+    found = _counted(cells.CountRequest((f"model={model}",), num_classes, 224))
     assert found["params"] == params
     assert {rule: found["macs"][rule] for rule in macs} == macs

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from lwbench import check as room
 from lwbench.cli import main
-from lwbench.console import CountProgress
+from lwbench.commands import check as room
 from lwbench.data import stream
 from lwbench.data.verify import examined, fingerprint
+from lwbench.logs import CountProgress
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 
@@ -174,6 +174,6 @@ def test_without_a_terminal_progress_is_lines(check, monkeypatch):
 
 def test_on_a_terminal_progress_is_a_bar(check, monkeypatch):
     screen = Console(file=io.StringIO(), force_terminal=True, width=100)
-    monkeypatch.setattr("lwbench.console.console", lambda: screen)
+    monkeypatch.setattr("lwbench.logs.console", lambda: screen)
     check()
     assert "24/24 images" in screen.file.getvalue() and "━" in screen.file.getvalue()

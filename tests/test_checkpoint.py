@@ -10,7 +10,7 @@ from torch import nn
 
 from lwbench.engine import checkpoint
 from lwbench.errors import DamagedError, UsageError
-from lwbench.runs import Run
+from lwbench.runs.directory import Run
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from lwbench.cli import main
-from lwbench.folders import conf_folder
+from lwbench.paths import conf_folder
 
 QUICK = ["epochs=1", "batch_size=512", "data.augment.rotation=0"]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lwbench.counts import cached_counts
-from lwbench.folders import conf_folder
-from lwbench.results.tables import CountRequest
+from lwbench.paths import conf_folder
+from lwbench.tables.cells import CountRequest
+from lwbench.tables.counts import cached_counts
 
 ROOT = Path(__file__).parent.parent
 REQUEST = CountRequest(("model=mb0",), 10, 32)

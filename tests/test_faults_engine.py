@@ -18,7 +18,7 @@ from lwbench.engine.signals import Interrupted
 from lwbench.engine.train import Training
 from lwbench.errors import LwbenchError
 from lwbench.logs import RunLog
-from lwbench.runs import Run
+from lwbench.runs.directory import Run
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_a_disk_that_stays_full_ends_the_run_with_its_own_message_and_it_goes_on
 
 def test_a_log_that_cannot_be_written_costs_one_line_and_is_caught_up(disk, capsys):
     logger = logging.getLogger("lwbench")
-    with RunLog(Run(disk.folder)):
+    with RunLog(disk.folder / "train.log"):
         logger.info("before")
         disk.fill()
         for number in range(3):

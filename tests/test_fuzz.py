@@ -18,12 +18,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lwbench import commands, sweep
 from lwbench.cli import main
+from lwbench.commands import train
 from lwbench.engine import checkpoint
 from lwbench.errors import DamagedError, UsageError
-from lwbench.folders import conf_folder
-from lwbench.runs import Run
+from lwbench.paths import conf_folder
+from lwbench.runs.directory import Run
+from lwbench.sweeps import local
 
 PROMISED = {0, 1, 2, 130, 143}
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -128,7 +129,7 @@ def test_overrides_of_train_are_answered_before_any_data_is_read(cases, monkeypa
     def no_data(*arguments):
         raise UsageError("all of it was right")
 
-    monkeypatch.setattr(commands, "_data", no_data)
+    monkeypatch.setattr(train, "_data", no_data)
 
     @cases
     @given(overrides_of("train"), st.sampled_from([[], [], ["--cfg"]]))
@@ -142,7 +143,7 @@ def test_overrides_of_train_are_answered_before_any_data_is_read(cases, monkeypa
 
 @times(25, 1500)
 def test_overrides_of_a_sweep_are_answered_before_a_run_starts(cases, monkeypatch):
-    monkeypatch.setattr(sweep, "run_all", lambda jobs, at_once: [])
+    monkeypatch.setattr(local, "run_all", lambda jobs, at_once: [])
 
     @cases
     @given(overrides_of("train"))

@@ -16,7 +16,7 @@ from test_train import Blobs, Kill, Silent, training, without_times
 
 from lwbench.engine import checkpoint
 from lwbench.engine.signals import Interrupted, Signals
-from lwbench.runs import Run
+from lwbench.runs.directory import Run
 
 TIMES = {"seconds", "train_seconds", "images_per_s"}
 

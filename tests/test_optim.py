@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from lwbench.engine.optim import parameter_groups
+from lwbench.engine.optimizers import parameter_groups
 from lwbench.errors import UsageError
 from lwbench.layers.deform import DeformConv2d
 from lwbench.registry import OPTIMIZERS

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from lwbench.results import maps, plots
-from lwbench.results.canvas import COLOURS, DASHES, MARKERS, NoPicture, data_uri, plain, save
-from lwbench.results.plots import Cost, Point
-from lwbench.results.records import records
+from lwbench.report import maps, plots
+from lwbench.report.canvas import COLOURS, DASHES, MARKERS, NoPicture, data_uri, plain, save
+from lwbench.report.plots import Cost, Point
+from lwbench.runs.records import records
 
 FIGURES = {"epoch": 2, "test_loss": 1.0, "test_top1": 60.0, "test_top5": 90.0, "train_top1": 50.0}
 NASTY = [

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lwbench.errors import UsageError
-from lwbench.results import published
+from lwbench.tables import published
 
 CELLS = Path(__file__).parents[2] / "shared" / "papers" / "cells.csv"
 

@@ -1,6 +1,6 @@
 """What is ours in a recipe is read from the marks in the configuration files."""
 
-from lwbench.results.recipe import marks, ours
+from lwbench.tables.recipe import marks, ours
 
 CONFIG = {
     "batch_size": 128, "image_size": 224, "epochs": 100, "label_smoothing": 0.0,

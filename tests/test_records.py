@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from lwbench.results.records import KEPT_FILES, chosen, keep, records
+from lwbench.runs.records import KEPT_FILES, chosen, keep, records
 
 FIGURES = {"epoch": 1, "test_loss": 1.0, "test_top1": 60.0, "test_top5": 90.0, "train_top1": 50.0}
 

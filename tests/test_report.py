@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from lwbench import cli
-from lwbench.compose import composed_runs
-from lwbench.results import groups, published, report
-from lwbench.results.records import records
-from lwbench.runs import Run, identity
+from lwbench.config import composed_runs
+from lwbench.report import build
+from lwbench.runs.directory import Run
+from lwbench.runs.identity import identity
+from lwbench.runs.records import records
+from lwbench.tables import groups, published
 
 REDUCED = ("epochs=4", "image_size=32")
 EVIL = """</script><script>alert(1)</script><img src=x onerror="alert('2')">"""
@@ -108,8 +110,8 @@ class Rows(HTMLParser):
 @pytest.fixture(scope="module")
 def few_pictures():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "STUDY_PICTURES", 1)
-        patch.setattr(report, "RUN_PICTURES", 1)
+        patch.setattr(build, "STUDY_PICTURES", 1)
+        patch.setattr(build, "RUN_PICTURES", 1)
         yield
 
 
@@ -365,9 +367,9 @@ def test_a_report_of_many_runs_is_quick_and_small(tmp_path, number):
 
 
 def test_of_very_many_runs_the_newest_open_and_the_others_are_a_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "DETAILED", 2)
-    monkeypatch.setattr(report, "STUDY_PICTURES", 0)
-    monkeypatch.setattr(report, "RUN_PICTURES", 0)
+    monkeypatch.setattr(build, "DETAILED", 2)
+    monkeypatch.setattr(build, "STUDY_PICTURES", 0)
+    monkeypatch.setattr(build, "RUN_PICTURES", 0)
     ldc4(tmp_path, "mb0", seeds=range(5))
     page = write(tmp_path)
     assert page.count('<details class="run">') == 5

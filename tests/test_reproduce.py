@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from lwbench.cli import main
-from lwbench.compose import composed_runs
+from lwbench.config import composed_runs
 from lwbench.errors import UsageError
-from lwbench.results import plan as plans
-from lwbench.results import published
-from lwbench.results.records import keep, records
-from lwbench.results.selection import selected
-from lwbench.runs import Run, identity
+from lwbench.runs.directory import Run
+from lwbench.runs.identity import identity
+from lwbench.runs.records import keep, records
+from lwbench.sweeps import plan as plans
+from lwbench.tables import published
+from lwbench.tables.selection import selected
 
 ROOT = Path(__file__).parent.parent
 OWN = """

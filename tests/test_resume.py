@@ -9,7 +9,7 @@ import yaml
 from test_interruption import assert_equal_runs, image_tree
 
 from lwbench.cli import main
-from lwbench.runs import identity
+from lwbench.runs.identity import identity
 
 
 @pytest.fixture

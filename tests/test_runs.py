@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from lwbench.errors import UsageError
-from lwbench.runs import Run, identity, write_atomically
+from lwbench.runs.directory import Run
+from lwbench.runs.files import write_atomically
+from lwbench.runs.identity import identity
 
 CONFIG = {
     "seed": 0, "epochs": 5, "batch_size": 128, "out": "outputs", "device": "auto", "force": False,
@@ -90,7 +92,7 @@ def test_half_files_of_a_killed_writer_are_removed_by_the_next(tmp_path):
 def test_a_second_writer_is_refused_with_who_holds_the_run(tmp_path):
     run = Run(tmp_path / "run")
     hold = (
-        "import sys; from pathlib import Path; from lwbench.runs import Run\n"
+        "import sys; from pathlib import Path; from lwbench.runs.directory import Run\n"
         "run = Run(Path(sys.argv[1]))\n"
         "with run.locked():\n"
         "    run.write_env(); print('held', flush=True); sys.stdin.read()"
@@ -145,5 +147,5 @@ def test_a_folder_without_a_configuration_is_no_run(tmp_path):
 
 
 def test_runs_and_results_load_without_torch():
-    code = "import lwbench.runs, lwbench.results, sys; sys.exit('torch' in sys.modules)"
+    code = "import lwbench.runs.records, lwbench.tables.cells, lwbench.report.build, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent).returncode == 0

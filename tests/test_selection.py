@@ -3,8 +3,8 @@
 import pytest
 
 from lwbench.errors import UsageError
-from lwbench.results import published
-from lwbench.results.selection import selected
+from lwbench.tables import published
+from lwbench.tables.selection import selected
 
 
 def part(name="ldc/4", **chosen):

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lwbench.results import statistics
-from lwbench.results.statistics import Sample, compare, comparisons, holm
+from lwbench.tables import statistics
+from lwbench.tables.statistics import Sample, compare, comparisons, holm
 
 percent = st.floats(0, 100, allow_nan=False).map(lambda x: round(x, 2))
 runs = st.dictionaries(st.integers(0, 6), percent, min_size=1, max_size=7).map(Sample)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from lwbench.results import captions, published, sheets, studies, tables
-from lwbench.results.records import Record, Result
-from lwbench.results.studies import Study
-from lwbench.runs import Run
+from lwbench.runs.directory import Run
+from lwbench.runs.records import Record, Result
+from lwbench.tables import captions, cells, layout, published, studies
+from lwbench.tables.studies import Study
 
 (LDC,) = published.load("ldc/4")
 FIGURES = {f.row: f for f in LDC.figures if f.column == "cifar10_top1"}
@@ -42,15 +42,15 @@ def study(records, overrides=(), identity="full", **changes):
 def cell(records, published_value="89.28", **changes):
     figure = replace(MB0, value=published_value)
     table = replace(LDC, figures=(figure,), rows=("mb0",), columns={"cifar10_top1": None})
-    (found,) = tables.cells(table, {}, study(records, **changes))
+    (found,) = cells.cells(table, {}, study(records, **changes))
     return found
 
 
 def test_a_cell_is_mean_and_deviation_over_its_seeds():
     found = cell([record(89.0, 0), record(90.0, 1), record(91.0, 2), record(10.0, 0, "other")])
     assert (found.measured, found.sample.sd, found.sample.n) == (90.0, 1.0, 3)
-    assert sheets.measured(found) == "90.00 ± 1.00 (3), reproduced (±4.97)"
-    assert sheets.measured(found, intervals=True).startswith("90.00 ± 1.00 (3) [87.52, 92.48]")
+    assert layout.measured(found) == "90.00 ± 1.00 (3), reproduced (±4.97)"
+    assert layout.measured(found, intervals=True).startswith("90.00 ± 1.00 (3) [87.52, 92.48]")
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_row_of_another_precision_is_not_compared_and_the_caption_says_so():
     runs = [record(80.0 + seed, seed) for seed in range(3)]
     runs += [record(90.0 + seed, seed, "LDC3", "bf16") for seed in range(3)]
     table = replace(LDC, figures=(MB0, FIGURES["LDC3"]), rows=("mb0", "LDC3"))
-    found = sheets.Filled(table, tables.cells(table, {}, study(runs)))
+    found = layout.Filled(table, cells.cells(table, {}, study(runs)))
     assert found.cells[1].comparison is None
     text = " ".join(captions.remarks(found))
     assert "LDC3, cifar10_top1: run in bf16, so not compared with mb0." in text
@@ -132,7 +132,7 @@ def test_rows_are_compared_with_the_baseline_and_corrected_together():
     runs += [record(99.0, 0, "LDC2")]
     figures = tuple(FIGURES.values())
     table = replace(LDC, figures=figures)
-    found = {c.row: c for c in tables.cells(table, {}, study(runs))}
+    found = {c.row: c for c in cells.cells(table, {}, study(runs))}
     words = {row: c.comparison and c.comparison.word for row, c in found.items()}
     assert words == {
         "mb0": None, "DC0": "better", "LDC0": "better", "LDC1": "worse", "LDC2": "too few runs",
@@ -141,7 +141,7 @@ def test_rows_are_compared_with_the_baseline_and_corrected_together():
     json = found["DC0"].as_json()
     assert (json["baseline"], json["test"]) == ("mb0", "paired")
     assert json["p"] < json["p_holm"] <= 3 * json["p"]
-    assert sheets.difference(found["DC0"]).startswith("+1.01 better (p ")
+    assert layout.difference(found["DC0"]).startswith("+1.01 better (p ")
 
 
 def test_lower_is_better_in_a_column_of_errors():
@@ -155,7 +155,7 @@ def test_lower_is_better_in_a_column_of_errors():
     for made in runs:
         made.__dict__["env"] = {}
     records = studies.by_identity(runs)
-    first, second = tables.cells(table, {}, Study(names, names, records=records))
+    first, second = cells.cells(table, {}, Study(names, names, records=records))
     assert (first.measured, second.comparison.word) == (39.0, "better")
     assert second.comparison.difference == pytest.approx(-10.01)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from lwbench.engine.signals import Interrupted
-from lwbench.runs import Run
-from lwbench.sweep import Job, _gpus, _slots, run_all
+from lwbench.runs.directory import Run
+from lwbench.sweeps.local import Job, _gpus, _slots, run_all
 
 TINY = ["model=mb0", "epochs=1", "batch_size=512"]
 
@@ -23,7 +23,7 @@ import os, signal, sys
 def deaths(event, arguments):
     if event != "open" or "metrics.csv" not in str(arguments[0]):
         return
-    if "lwbench.job" not in sys.orig_argv:
+    if "lwbench.sweeps.job" not in sys.orig_argv:
         return
     if "seed=1" in sys.orig_argv:
         raise RuntimeError("a broken network")

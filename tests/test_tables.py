@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 import pytest
 
 from lwbench.errors import UsageError
-from lwbench.results import formats, published, sheets, tables
+from lwbench.tables import cells, formats, layout, published
 
 FIGURE = published.load("ldc/4")[0].figures[0]  # mb0, macs
 
@@ -25,13 +25,13 @@ def figure(value, **changes):
 def zero_counts(table):
     """Counts for all that the table asks for: 1, which no published number rounds to."""
     zero = {"params": 1, "macs": dict.fromkeys(published.RULES, 1)}
-    return dict.fromkeys(tables.requirements(table), zero)
+    return dict.fromkeys(cells.requirements(table), zero)
 
 
 def filled(name, counts=None):
     (table,) = published.load(name)
-    return sheets.Filled(
-        table, tables.cells(table, zero_counts(table) if counts is None else counts)
+    return layout.Filled(
+        table, cells.cells(table, zero_counts(table) if counts is None else counts)
     )
 
 
@@ -73,32 +73,32 @@ def nasty(tmp_path):
     ],
 )
 def test_a_verdict_follows_the_significant_digits(value, digits, measured, verdict):
-    assert tables.verdict(figure(value, digits=digits), measured) == verdict
+    assert cells.verdict(figure(value, digits=digits), measured) == verdict
 
 
 def test_a_fit_stays_a_fit_and_a_misprint_a_misprint_however_near():
-    assert tables.verdict(figure("63.4e6", fit="free widths"), 63_400_000) == "fit"
-    assert tables.verdict(figure("63.4e6", misprint="a slip"), 63_400_000) == "misprint"
+    assert cells.verdict(figure("63.4e6", fit="free widths"), 63_400_000) == "fit"
+    assert cells.verdict(figure("63.4e6", misprint="a slip"), 63_400_000) == "misprint"
 
 
 def test_a_figure_without_a_published_number_is_just_measured():
-    assert tables.verdict(figure(None), 1) == "measured"
+    assert cells.verdict(figure(None), 1) == "measured"
 
 
 def test_a_network_is_asked_for_once_by_its_own_overrides_alone():
     (resolution,) = published.load("mbv1/resolution")
-    wanted = tables.requirements(resolution)
+    wanted = cells.requirements(resolution)
     assert [(r.model, r.image_size) for r in wanted] == [
         (("model=mobilenetv1",), size) for size in (224, 192, 160, 128)
     ]
     (ldc,) = published.load("ldc/4")
-    assert len(tables.requirements(ldc)) == len(ldc.rows)
+    assert len(cells.requirements(ldc)) == len(ldc.rows)
 
 
 def test_accuracies_need_no_counts():
     (table,) = published.load("hsnet/5")
-    assert tables.requirements(table) == []
-    assert {cell.verdict for cell in tables.cells(table, {})} == {"open"}
+    assert cells.requirements(table) == []
+    assert {cell.verdict for cell in cells.cells(table, {})} == {"open"}
 
 
 def test_a_cell_takes_the_count_of_its_own_network_and_rule():
@@ -108,9 +108,9 @@ def test_a_cell_takes_the_count_of_its_own_network_and_rule():
             "params": 10 * n,
             "macs": {rule: 100 * n + i for i, rule in enumerate(published.RULES)},
         }
-        for n, request in enumerate(tables.requirements(table), 1)
+        for n, request in enumerate(cells.requirements(table), 1)
     }
-    numbers = {(cell.row, cell.column): cell.measured for cell in tables.cells(table, counts)}
+    numbers = {(cell.row, cell.column): cell.measured for cell in cells.cells(table, counts)}
     by_model = {(r.model[0], r.image_size): count for r, count in counts.items()}
     vgg = by_model["model=vgg16", 224]["macs"]["thop2020"]
     assert numbers["VGG16", "macs"] == vgg
@@ -168,7 +168,7 @@ def test_csv_holds_what_json_holds():
 
 
 def test_published_and_measured_stand_side_by_side_as_printed():
-    request = tables.requirements(published.load("ldc/4")[0])[0]
+    request = cells.requirements(published.load("ldc/4")[0])[0]
     counts = {request: {"params": 2_509_748, "macs": {"thop2020": 63_418_100}}}
     page = formats.render([filled("ldc/4", counts)], "markdown")
     row = next(line for line in page.splitlines() if line.startswith("| mb0 "))
@@ -181,8 +181,8 @@ def test_published_and_measured_stand_side_by_side_as_printed():
 def test_a_close_cell_tells_its_ratio():
     (table,) = published.load("dcnn/5-12")
     macs = {"params": 1_366_792, "macs": {"plain": 40_476_448}}
-    cell = tables.cells(table, dict.fromkeys(tables.requirements(table), macs))[0]
-    assert (cell.verdict, sheets.measured(cell)) == ("close", "40.48 M, close (0.987)")
+    cell = cells.cells(table, dict.fromkeys(cells.requirements(table), macs))[0]
+    assert (cell.verdict, layout.measured(cell)) == ("close", "40.48 M, close (0.987)")
     assert cell.note.startswith("ours / published = 0.9872; ")
 
 
@@ -208,7 +208,7 @@ def test_a_narrow_terminal_loses_no_number(width):
     whole = filled("resmb/3")
     page = re.sub(r"\s", "", formats.render([whole], width=width))
     for cell in whole.cells:
-        assert sheets.published(cell).replace(" ", "") in page
+        assert layout.published(cell).replace(" ", "") in page
 
 
 class Page(HTMLParser):
@@ -286,11 +286,11 @@ def test_terminal_takes_labels_for_text_not_for_markup(nasty):
 
 def test_the_summary_adds_up_in_every_format():
     found = [filled(name) for name in published.names()]
-    stands = [tables.summary(*one) for one in found]
+    stands = [cells.summary(*one) for one in found]
     assert sum(one.cells for one in stands) == 232
     for one in stands:
         assert one.cells == sum(one.verdicts.values())
-    listing = sheets.summary_sheet(stands)
+    listing = layout.summary_sheet(stands)
     assert listing.rows[-1][:2] == ["all", "232"]
     assert set(listing.header[2:]) == {
         word for one in stands for word, n in one.verdicts.items() if n

@@ -7,10 +7,10 @@ import json
 import pytest
 
 from lwbench.cli import main
-from lwbench.compose import composed_runs
+from lwbench.commands.table import KEYS, tabulate
+from lwbench.config import composed_runs
 from lwbench.errors import UsageError
-from lwbench.runs import Run
-from lwbench.tabulate import KEYS, tabulate
+from lwbench.runs.directory import Run
 
 EPOCH = {"epoch": 1, "test_loss": 1.0, "test_top5": 90.0, "train_top1": 50.0}
 MINE = """

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from lwbench import threads
+from lwbench.engine import threads
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from torch import nn
 
 from lwbench.engine import checkpoint
 from lwbench.engine.evaluate import evaluate
-from lwbench.engine.optim import sgd
+from lwbench.engine.optimizers import sgd
 from lwbench.engine.settings import Settings
 from lwbench.engine.train import Training, autocast, resolved_precision
 from lwbench.errors import NonFiniteError, UsageError
 from lwbench.layers.deform import DeformConv2d
-from lwbench.runs import Run
+from lwbench.runs.directory import Run
 
 CPU = torch.device("cpu")
 

@@ -28,8 +28,8 @@ def test_the_wheel_holds_every_configuration_file_and_nothing_else_of_the_checko
     names = set(zipfile.ZipFile(wheel).namelist())
     for path in (ROOT / "conf").rglob("*.yaml"):
         assert f"lwbench/conf/{path.relative_to(ROOT / 'conf')}" in names
-    for path in (ROOT / "lwbench" / "results" / "templates").iterdir():
-        assert f"lwbench/results/templates/{path.name}" in names
+    for path in (ROOT / "lwbench" / "report" / "templates").iterdir():
+        assert f"lwbench/report/templates/{path.name}" in names
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"lwbench"}
 

@@ -7,7 +7,7 @@ nyy15-4j048. It has no official split; ldc (section 4.2) draws 1/8 of each class
 from pathlib import Path
 
 from ..errors import UsageError
-from ..folders import data_home
+from ..paths import data_home
 from ..registry import DATASETS
 from .download import download_once
 from .source import Source

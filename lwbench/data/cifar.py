@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..errors import UsageError, shown
-from ..folders import data_home
+from ..paths import data_home
 from ..registry import DATASETS
 from .decode import decode
 from .download import download_once

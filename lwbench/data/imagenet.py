@@ -7,7 +7,7 @@ https://image-net.org. 1,281,167 training and 50,000 validation images in 1,000 
 from pathlib import Path
 
 from ..errors import UsageError
-from ..folders import data_home
+from ..paths import data_home
 from ..registry import DATASETS
 from .source import Source
 from .streamed import Share, streamed_source

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-from ..folders import cache_home
+from ..paths import cache_home
 
 log = logging.getLogger("lwbench")
 

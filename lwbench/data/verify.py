@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import shown
-from ..runs import read_json, write_atomically
+from ..runs.files import read_json, write_atomically
 from .decode import UNREAD, BadImage, decode
 from .keep import keeping_folder, not_kept
 from .stream import Paths, batched, in_threads

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..errors import DamagedError, UsageError
-from ..runs import write_atomically
+from ..runs.files import write_atomically
 
 log = logging.getLogger("lwbench")
 _END = b"PK\5\6"  # a zip archive's last record: 22 bytes, the last two of them the comment's length

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..runs import Run, explained_writes, write_atomically
+from ..runs.directory import Run
+from ..runs.files import explained_writes, write_atomically
 from . import checkpoint
 from .curves import Curves
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import NonFiniteError, UsageError
-from ..runs import METRICS, OFFSET_METRICS, Run
+from ..runs.directory import METRICS, OFFSET_METRICS, Run
 from . import checkpoint
 from .evaluate import Evaluation, evaluate
 from .offsets import deformable_layers, sample_offsets

@@ -1,4 +1,0 @@
-"""Tables, statistics, pictures.
-
-Everything made from run directories and published tables, without torch.
-"""

@@ -1,0 +1,1 @@
+"""Run directories: identity, records, provenance, resumption, and the caches on disk."""

@@ -1,0 +1,1 @@
+"""Plans of many runs, and how they are run: local processes."""

@@ -1,0 +1,1 @@
+"""Published tables and users' own, filled with what was counted and measured."""
