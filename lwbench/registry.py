@@ -1,22 +1,37 @@
-"""Registries: name -> builder, with the builder's signature as the schema of its configuration.
+"""Registries: name -> builder, where the builder's signature is the schema of its configuration.
 
 A builder's positional arguments are facts that only the program knows (`num_classes`, a model's
-parameters); its keyword-only arguments are what a user may set, checked against their annotations
-before anything is built.
+parameters); its keyword-only arguments are what a user may set. They are checked against their
+annotations once, by `Registry.spec`, before anything is built.
 """
 
 import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from .errors import UsageError, nearest
 
+Builder = Callable[..., Any]
+B = TypeVar("B", bound=Builder)
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A validated choice of a builder and its arguments; nothing is built yet."""
+
+    builder: Builder
+    arguments: dict[str, Any]
+
+    def build(self, *facts: Any) -> Any:
+        """Call the builder with the program's facts and the validated arguments."""
+        return self.builder(*facts, **self.arguments)
 
 
 class Registry:
@@ -25,10 +40,10 @@ class Registry:
     def __init__(self, kind: str, package: str) -> None:
         self.kind = kind
         self._package = package
-        self._builders: dict[str, Callable[..., Any]] = {}
+        self._builders: dict[str, Builder] = {}
 
-    def register(self, builder: Callable[..., Any]) -> Callable[..., Any]:
-        """Enter a builder under its own name; a second one of that name is an error."""
+    def register(self, builder: B) -> B:
+        """Register a builder under its function's name. Raises ValueError if the name is taken."""
         name = builder.__name__
         if name in self._builders:
             raise ValueError(f"{self.kind} {name!r} is registered twice")
@@ -36,35 +51,33 @@ class Registry:
         return builder
 
     def names(self) -> list[str]:
-        """All builders' names; imports the package."""
+        """Return the names of all builders; imports the package."""
         package = importlib.import_module(self._package)
         for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
             importlib.import_module(f"{self._package}.{module.name}")
         return sorted(self._builders)
 
-    def builder(self, name: str) -> Callable[..., Any]:
-        """The builder of that name. Raises UsageError with the nearest names if there is none."""
+    def builder(self, name: str) -> Builder:
+        """Return the builder of that name. Raises UsageError with the nearest names."""
         names = self.names()
         if name not in self._builders:
             raise UsageError(f"no {self.kind} builder {name!r}{nearest(name, names)}")
         return self._builders[name]
 
-    def build(self, config: dict[str, Any], *facts: Any) -> Any:
-        """Build what `config` describes.
-
-        Its `builder` names the builder, the rest are its arguments.
+    def spec(self, config: dict[str, Any]) -> Spec:
+        """Validate `config`: its `builder` names the builder, the other keys are its arguments.
 
         Raises UsageError where a key is unknown or a value has the wrong type or range.
         """
-        arguments = self.check(config)
-        return self.builder(config["builder"])(*facts, **arguments)
-
-    def check(self, config: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of `config`, validated against the builder's signature; builds nothing."""
         if not isinstance(config.get("builder"), str):
             raise UsageError(f"{self.kind} names no builder")
+        builder = self.builder(config["builder"])
         arguments = {key: value for key, value in config.items() if key != "builder"}
-        return validated(self.builder(config["builder"]), arguments, where=self.kind)
+        return Spec(builder, validated(builder, arguments, where=self.kind))
+
+    def build(self, config: dict[str, Any], *facts: Any) -> Any:
+        """Validate and build in one step, for a configuration that is used once."""
+        return self.spec(config).build(*facts)
 
 
 MODELS = Registry("model", "lwbench.models")
@@ -74,8 +87,8 @@ SCHEDULERS = Registry("scheduler", "lwbench.engine.schedules")
 
 
 @cache
-def schema(builder: Callable[..., Any]) -> type[BaseModel]:
-    """A pydantic model of the builder's keyword-only arguments."""
+def schema(builder: Builder) -> type[BaseModel]:
+    """Return a pydantic model of the builder's keyword-only arguments."""
     function = builder.__init__ if inspect.isclass(builder) else builder
     hints = get_type_hints(function, include_extras=True)
     parameters = inspect.signature(builder).parameters.values()
@@ -84,13 +97,13 @@ def schema(builder: Callable[..., Any]) -> type[BaseModel]:
         for p in parameters
         if p.kind is p.KEYWORD_ONLY
     }
-    # strict: `epochs=5.0` or `dropout=true` is a slip, not a number
+    # strict, so that `epochs=5.0` or `dropout=true` is reported rather than converted
     settings = ConfigDict(extra="forbid", strict=True, protected_namespaces=(), allow_inf_nan=False)
     return create_model(builder.__name__, __config__=settings, **fields)
 
 
-def validated(builder: Callable[..., Any], arguments: dict[str, Any], where: str) -> dict[str, Any]:
-    """`arguments` checked against the builder's signature, defaults filled in.
+def validated(builder: Builder, arguments: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return `arguments`, checked against the builder's signature, with defaults filled in.
 
     Raises UsageError naming each wrong key as `where.key` (`key` alone where `where` is empty).
     """

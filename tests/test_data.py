@@ -483,7 +483,7 @@ def test_each_yaml_names_every_argument_and_a_whole_recipe(path):
     assert set(config) - {"builder"} == arguments
     # an interpolation is a value only in the command's door
     plain = {key: v for key, v in config.items() if not str(v).startswith("${")}
-    assert DATASETS.check(plain) == DATASETS.check({"builder": config["builder"]})
+    assert DATASETS.spec(plain) == DATASETS.spec({"builder": config["builder"]})
     rates = {"lr", "dropout", "momentum", "weight_decay", "offset_lr_factor", "clip_grad_norm"}
     assert set(recipe) == rates | {"epochs", "restart_epochs", "batch_size", "image_size"}
 

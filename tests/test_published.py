@@ -134,8 +134,8 @@ def test_every_recipe_holds_only_keys_that_are_known_and_leaves_the_columns_data
         assert f"data={config['data']['builder']}" == data
         assert set(config) == set(plain)
         assert set(config["data"]) == set(_composed(data)["data"])
-        OPTIMIZERS.check(config["optimizer"])
-        SCHEDULERS.check(config["scheduler"])
+        OPTIMIZERS.spec(config["optimizer"])
+        SCHEDULERS.spec(config["scheduler"])
 
 
 @pytest.mark.parametrize("data", ["cifar10", "cifar100", "caltech256"])

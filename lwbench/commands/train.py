@@ -261,7 +261,7 @@ def _check_stored(run: Run, config: dict[str, Any]) -> None:
 
 def _check_groups(config: dict[str, Any]) -> None:
     for kind, registry in zip(_GROUPS, (MODELS, DATASETS, OPTIMIZERS, SCHEDULERS), strict=True):
-        registry.check(_arguments(config, kind))
+        registry.spec(_arguments(config, kind))
 
 
 # building
