@@ -147,5 +147,6 @@ def test_a_folder_without_a_configuration_is_no_run(tmp_path):
 
 
 def test_runs_and_results_load_without_torch():
-    code = "import lwbench.runs.records, lwbench.tables.cells, lwbench.report.build, sys; sys.exit('torch' in sys.modules)"
+    modules = "lwbench.runs.records, lwbench.tables.cells, lwbench.report.build"
+    code = f"import {modules}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent).returncode == 0
