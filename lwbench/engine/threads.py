@@ -1,37 +1,64 @@
-"""How threads wait for one another. Decided before torch loads; changes speed, never a result."""
+"""How OpenMP's threads wait for work: set before torch is loaded; changes speed, never a result."""
 
 import os
 import time
-from pathlib import Path
 
-# Turns of an idle thread's loop before it sleeps; some 0.2 ms. Small networks hand work to their
-# threads hundreds of times a step: asleep at once, two threads train slower than one; spinning for
-# long, as OpenMP's own default does, they collapse beside a busy neighbour (docs/performance.md).
+from ..runs import machine
+
+# Iterations of an idle thread's waiting loop before it sleeps, about 0.2 ms. A small network hands
+# work to its threads several hundred times a step. Threads that sleep at once make two threads
+# slower than one; threads that spin for long, as OpenMP's default is, hold a core that a busy
+# neighbour needs (measured in docs/performance.md).
 SPINS = 10_000
 
 
 def settle() -> None:
-    """Waiting threads spin for a moment on an idle machine, and sleep at once on a busy one.
+    """Let waiting threads spin where each has a core of its own, and sleep at once elsewhere.
 
-    What the user's environment says of it stands.
+    Does nothing if the user's environment sets OMP_WAIT_POLICY or GOMP_SPINCOUNT.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = "0" if _others_are_busy() else str(SPINS)
+        os.environ["GOMP_SPINCOUNT"] = str(SPINS) if _each_thread_has_a_core() else "0"
 
 
-def _others_are_busy(seconds: float = 0.1) -> bool:
-    """Whether more than a quarter of a core is in use while this process sleeps; Linux tells."""
-    before = _busy_ticks()
+def _each_thread_has_a_core(seconds: float = 0.1) -> bool:
+    """Whether the CPUs that this process may use have room for all of its threads.
+
+    What other processes use of these CPUs is measured while this one sleeps. An eighth of a core
+    a thread is tolerated: system services take that much now and then on an idle machine.
+    """
+    cpus = machine.allowed_cpus()
+    threads = _threads(default=len(cpus))
+    if threads == 1:
+        return True  # it waits for nobody
+    if threads > machine.usable_cores():
+        return False  # a quota: spinning would use up the time that working threads need
+    before = _busy_ticks(cpus)
     time.sleep(seconds)
-    after = _busy_ticks()
+    after = _busy_ticks(cpus)
     if before is None or after is None:
-        return False
-    return (after - before) / os.sysconf("SC_CLK_TCK") > seconds / 4
+        return True
+    busy = (after - before) / os.sysconf("SC_CLK_TCK") / seconds
+    return busy + threads <= len(cpus) + threads / 8
 
 
-def _busy_ticks() -> int | None:
+def _threads(default: int) -> int:
+    """The number of threads that OpenMP will start."""
     try:
-        user, nice, system = Path("/proc/stat").read_text().split(maxsplit=4)[1:4]
+        return max(1, int(os.environ.get("OMP_NUM_THREADS", "").split(",")[0]))
+    except ValueError:
+        return default
+
+
+def _busy_ticks(cpus: set[int]) -> int | None:
+    """Clock ticks that these CPUs have worked since the system started; None if it does not say.
+
+    /proc/stat has a line for each CPU: `cpu0 user nice system idle ...`.
+    """
+    names = {f"cpu{number}" for number in cpus}
+    try:
+        lines = [line.split() for line in (machine.ROOT / "proc/stat").read_text().splitlines()]
+        busy = [sum(map(int, words[1:4])) for words in lines if words and words[0] in names]
     except (OSError, ValueError):
         return None
-    return int(user) + int(nice) + int(system)
+    return sum(busy) if busy else None

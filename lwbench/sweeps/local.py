@@ -22,6 +22,7 @@ from ..engine.signals import Interrupted
 from ..errors import UsageError
 from ..logs import console, failure_table, result_table
 from ..runs.directory import Run
+from ..runs.machine import usable_cores
 
 GRACE_SECONDS = 30  # a run told to end saves its state within that, or is killed
 MOST_AT_ONCE = 1000
@@ -276,7 +277,7 @@ def _slots(at_once: int) -> list[dict[str, str]]:
         return [{}]
     shared = {}
     if "OMP_NUM_THREADS" not in os.environ:
-        shared["OMP_NUM_THREADS"] = str(max(1, _cores() // at_once))
+        shared["OMP_NUM_THREADS"] = str(max(1, usable_cores() // at_once))
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         shared["GOMP_SPINCOUNT"] = "0"  # waiting threads leave the cores to the other runs
     gpus = _gpus()
@@ -284,11 +285,6 @@ def _slots(at_once: int) -> list[dict[str, str]]:
         shared | ({"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {})
         for slot in range(at_once)
     ]
-
-
-def _cores() -> int:
-    usable = getattr(os, "sched_getaffinity", None)  # fewer than there are, in a container
-    return len(usable(0)) if usable else os.cpu_count() or 1
 
 
 def _gpus() -> list[str]:
