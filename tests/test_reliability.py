@@ -1,24 +1,226 @@
-"""docs/reliability.md and the suite say the same."""
+"""docs/reliability.md: each claim names a test that exists, runs and can fail.
 
+pytest itself collects the tests, in a process of its own, so that a name in a comment, a nested
+function or a class does not count.
+"""
+
+import ast
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+NAMED = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
+PROMISES = [f"R{n}" for n in range(1, 8)]
+FAULTS = [str(n) for n in range(1, 31)]
+ASSERTIONS = {"raises", "fail", "warns", "assert_close"}  # besides the statement
+
+# A pytest plugin: what was collected, with the marks that keep a test from running.
+COLLECT = """
+import json, os
+from _pytest.skipping import evaluate_skip_marks, evaluate_xfail_marks
+
+def pytest_collection_modifyitems(items):
+    found = {}
+    for item in items:
+        name = f"{item.path.name}::{getattr(item, 'originalname', item.name)}"
+        runs = not evaluate_skip_marks(item) and not evaluate_xfail_marks(item)
+        slow = item.get_closest_marker("slow") or item.get_closest_marker("gpu")
+        found.setdefault(name, []).append(runs and not slow)
+    with open(os.environ["COLLECTED"], "w") as file:
+        json.dump({name: any(runs) for name, runs in found.items()}, file)
+"""
 
 
-def test_every_test_that_the_page_names_exists():
-    named = re.findall(r"`(tests/\w+\.py)::(\w+)`", PAGE)
-    assert len(named) > 50
-    missing = [
-        f"{file}::{name}"
-        for file, name in named
-        if not (ROOT / file).exists()
-        or f"def {name}(" not in (ROOT / file).read_text(encoding="utf-8")
-    ]
-    assert missing == []
+def collect(folder, files, work):
+    """Names of the collected tests -> whether a case of it runs in the quick suite."""
+    (work / "collect_plugin.py").write_text(COLLECT)
+    paths = os.pathsep.join([str(work), os.environ.get("PYTHONPATH", "")])
+    # markers by command line: the suite's own configuration deselects the slow ones
+    options = ["--collect-only", "-q", "-p", "collect_plugin", "-o", "addopts=",
+               "-o", "markers=slow\ngpu"]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *files], cwd=folder, capture_output=True,
+        text=True, env={**os.environ, "PYTHONPATH": paths, "COLLECTED": str(work / "found")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads((work / "found").read_text())
 
 
-def test_every_promise_and_fault_has_its_line():
-    first = re.findall(r"^\| (R?\d+) \|", PAGE, flags=re.MULTILINE)
-    assert first == [f"R{n}" for n in range(1, 8)] + [str(n) for n in range(1, 31)]
+def claims(page):
+    """Each promise and each row of a table of faults -> the names of its tests."""
+    found = {}
+    for section in re.split(r"^## ", page, flags=re.MULTILINE)[1:]:
+        title = section.splitlines()[0]
+        for promise in re.split(r"^### ", section, flags=re.MULTILINE)[1:]:
+            found[promise.partition(":")[0]] = NAMED.findall(promise)
+        if not title.startswith("Faults"):
+            continue
+        for number, line in enumerate(re.findall(r"^\| (?!---).*\|$", section, re.MULTILINE)):
+            first = line.split("|")[1].strip()
+            if number:  # the first line is the head
+                found[first] = NAMED.findall(line)
+    return found
+
+
+def can_fail(tree, name, seen=()):
+    """Whether the test, or a function of its file that it calls, asserts something."""
+    functions = {n.name: n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
+    for node in ast.walk(functions[name]):
+        if isinstance(node, ast.Assert):
+            return True
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if called.rpartition(".")[2] in ASSERTIONS:
+                return True
+            is_new = called in functions and called not in (*seen, name)
+            if is_new and can_fail(tree, called, (*seen, name)):
+                return True
+    return False
+
+
+def always_skips(tree, name):
+    """Whether pytest.skip or pytest.xfail is called whatever the circumstances."""
+    (test,) = (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == name)
+    calls = (
+        s.value for s in test.body if isinstance(s, ast.Expr) and isinstance(s.value, ast.Call)
+    )
+    return any(ast.unparse(call.func) in ("pytest.skip", "pytest.xfail") for call in calls)
+
+
+def problems(page, collected, folder):
+    """What is wrong with the page's claims, one line each."""
+    trees = {}
+    for claim, tests in claims(page).items():
+        if not tests:
+            yield f"{claim}: no test"
+        if tests and not any(collected.get(f"{file}::{name}") for file, name in tests):
+            yield f"{claim}: no test that runs in the quick suite"
+    for file, name in sorted(set(NAMED.findall(page))):
+        if f"{file}::{name}" not in collected:
+            yield f"{file}::{name}: not collected"
+            continue
+        if file not in trees:
+            trees[file] = ast.parse((folder / file).read_text(encoding="utf-8"))
+        if not collected[f"{file}::{name}"]:
+            yield f"{file}::{name}: skipped, slow or expected to fail"
+        if always_skips(trees[file], name):
+            yield f"{file}::{name}: skips always"
+        if not can_fail(trees[file], name):
+            yield f"{file}::{name}: asserts nothing"
+
+
+def test_every_promise_and_every_fault_is_on_the_page():
+    found = list(claims(PAGE))
+    assert [name for name in found if re.fullmatch(r"R\d+", name)] == PROMISES
+    assert [name for name in found if name.isdigit()] == FAULTS
+    assert len(found) > len(PROMISES + FAULTS)  # and the faults of data sets
+
+
+def test_every_claim_has_a_test_that_exists_runs_and_can_fail(tmp_path):
+    files = sorted({file for file, _ in NAMED.findall(PAGE)})
+    folder = Path(__file__).parent
+    collected = collect(folder, files, tmp_path)
+    assert len(NAMED.findall(PAGE)) > 50
+    assert list(problems(PAGE, collected, folder)) == []
+
+
+SUITE = """
+import pytest
+
+def helper(value):
+    assert value == 1
+
+def test_good():
+    helper(1)
+
+@pytest.mark.parametrize("value", [pytest.param(1, marks=pytest.mark.skip), 2])
+def test_skipped_in_part(value):
+    assert value
+
+@pytest.mark.skip(reason="always")
+def test_marked_skip():
+    assert True
+
+@pytest.mark.skipif(True, reason="always")
+def test_marked_skipif():
+    assert True
+
+@pytest.mark.xfail
+def test_marked_xfail():
+    assert False
+
+@pytest.mark.slow
+def test_marked_slow():
+    assert True
+
+def test_that_skips():
+    pytest.skip("always")
+    assert False
+
+def test_without_assertion():
+    print("done")
+
+def outer():
+    def test_nested():
+        assert True
+
+# def test_in_a_comment(): assert True
+"""
+WRONG = {
+    "marked_skip": "skipped, slow or expected to fail",
+    "marked_skipif": "skipped, slow or expected to fail",
+    "marked_xfail": "skipped, slow or expected to fail",
+    "marked_slow": "skipped, slow or expected to fail",
+    "that_skips": "skips always",
+    "without_assertion": "asserts nothing",
+    "nested": "not collected",
+    "in_a_comment": "not collected",
+    "of_no_file": "not collected",
+}
+
+
+def test_a_claim_whose_test_proves_nothing_is_found(tmp_path):
+    (tmp_path / "test_some.py").write_text(SUITE)
+    collected = collect(tmp_path, ["test_some.py"], tmp_path)
+    page = "## Promises\n\n### R1: some\n\n`test_some.py::test_good`, `test_some.py::{}`\n"
+    for name in ("test_good", "test_skipped_in_part"):
+        assert list(problems(page.format(name), collected, tmp_path)) == []
+    for name, problem in WRONG.items():
+        found = list(problems(page.format(f"test_{name}"), collected, tmp_path))
+        assert found == [f"test_some.py::test_{name}: {problem}"]
+
+
+def test_a_claim_without_a_test_is_found(tmp_path):
+    (tmp_path / "test_some.py").write_text(SUITE)
+    collected = collect(tmp_path, ["test_some.py"], tmp_path)
+    page = (
+        "## Promises\n\n### R1: none\n\nWords.\n\n"
+        "### R2: slow\n\n`test_some.py::test_marked_slow`\n"
+        "\n## Faults\n\n| | fault | tests |\n| --- | --- | --- |\n| 1 | some | |\n"
+        "\n## Faults of data sets\n\n| fault | tests |\n| --- | --- |\n| a disk | `test_some` |\n"
+    )
+    assert list(problems(page, collected, tmp_path)) == [
+        "R1: no test", "R2: no test that runs in the quick suite", "1: no test", "a disk: no test",
+        "test_some.py::test_marked_slow: skipped, slow or expected to fail",
+    ]  # fmt: skip
+
+
+def test_a_run_is_a_single_process():
+    """Faults 24 and 25 do not arise as long as nothing starts distributed training."""
+    files = sorted((ROOT / "lwbench").rglob("*.py"))
+    assert len(files) > 50
+    named = re.compile(r"torch\.distributed|DistributedDataParallel|init_process_group|torchrun")
+    assert [path.name for path in files if named.search(path.read_text(encoding="utf-8"))] == []
+
+
+@pytest.mark.parametrize("claim", PROMISES)
+def test_the_readme_has_the_same_promises(claim):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(re.findall(rf"\*\*{claim}\*\*", readme)) == 1

@@ -1,11 +1,14 @@
 """Where commands write: no terminal, no colours, a reader that leaves."""
 
+import fcntl
 import os
 import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -13,6 +16,7 @@ from lwbench.cli import main
 from lwbench.engine.signals import Interrupted
 
 COMMANDS = [["list"], ["table", "table=ldc/4"], ["train", "--help"], ["profile", "model=mb0"]]
+TRAIN = ["train", "model=mb0", "epochs=1", "batch_size=512"]
 ESCAPE = "\x1b"
 COLOUR = re.compile(r"\x1b\[[\d;]*(3[0-7]|38|9[0-7])[\d;]*m")
 
@@ -41,9 +45,10 @@ def test_without_a_terminal_nothing_but_text_is_written(arguments, tmp_path):
 
 def on_a_terminal(arguments, cwd, **more):
     own, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 200, 0, 0))
     process = subprocess.Popen(
         command(arguments), cwd=cwd, stdin=theirs, stdout=theirs, stderr=theirs,
-        env={**os.environ, "TERM": "xterm-256color", **more},
+        env={**os.environ, "TERM": "xterm-256color", "OMP_NUM_THREADS": "1", **more},
     )  # fmt: skip
     os.close(theirs)
     said = b""
@@ -60,13 +65,13 @@ def on_a_terminal(arguments, cwd, **more):
     return said.decode()
 
 
-@pytest.mark.parametrize("arguments", [COMMANDS[1], COMMANDS[3]], ids=" ".join)
-def test_no_color_is_obeyed_on_a_terminal(arguments, tmp_path):
-    assert not COLOUR.search(on_a_terminal(arguments, tmp_path, NO_COLOR="1"))
-
-
-def test_a_dumb_terminal_gets_no_escape_codes(tmp_path):
-    assert ESCAPE not in on_a_terminal(COMMANDS[1], tmp_path, TERM="dumb")
+@pytest.mark.parametrize(("variables", "unwanted"), [
+    ({}, None), ({"NO_COLOR": "1"}, COLOUR), ({"TERM": "dumb"}, re.compile(ESCAPE)),
+], ids=["a terminal", "NO_COLOR", "a dumb terminal"])  # fmt: skip
+def test_the_progress_bar_has_colours_where_the_terminal_takes_them(variables, unwanted, tmp_path):
+    screen = on_a_terminal(TRAIN, tmp_path, **variables)
+    assert "epoch 1/1  lr" in screen
+    assert not unwanted.search(screen) if unwanted else COLOUR.search(screen)
 
 
 @pytest.mark.parametrize(("second", "code"), [(KeyboardInterrupt(), 130), (Interrupted(15), 143)])
