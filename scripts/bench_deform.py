@@ -17,7 +17,7 @@ import torch
 from interleaved import clocked, compare
 from torch import Tensor, nn
 
-from lwbench.layers import deform
+from lwbench.layers import deform_operator
 from lwbench.registry import MODELS
 
 
@@ -35,7 +35,7 @@ def stem_case(batch: int, size: int, *, channels_last: bool = False) -> Callable
     weight = torch.randn(16, 3, 3, 3, requires_grad=True)
 
     def run() -> Tensor:
-        y = deform.deform_conv2d(x, offset, mask, weight, stride=2, padding=1)
+        y = deform_operator.deform_conv2d(x, offset, mask, weight, stride=2, padding=1)
         return torch.autograd.grad(y, (offset, mask, weight), gradient)[2]
 
     return run
@@ -64,7 +64,7 @@ def under(backend: str, run: Callable[[], Tensor]) -> Callable[[], object]:
     """`run`, with the operator of that backend."""
 
     def once() -> None:
-        with deform.backend(backend):
+        with deform_operator.backend(backend):
             run()
 
     return once

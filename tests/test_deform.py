@@ -4,6 +4,7 @@ import copy
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lwbench.layers import deform
-from lwbench.layers.deform import DeformConv2d, deform_conv2d, stem_conv
+from lwbench.layers import deform_operator
+from lwbench.layers.deform import DeformConv2d, stem_conv
+from lwbench.layers.deform_operator import deform_conv2d
 from lwbench.registry import MODELS
 
 PURE = ["cpu", "grid_sample"]
@@ -49,7 +51,7 @@ def case(
 
 def results(name: str, tensors: list[Tensor | None], geometry: dict[str, int]) -> list[Tensor]:
     """The output and the gradients of what requires one, under one backend."""
-    with deform.backend(name):
+    with deform_operator.backend(name):
         out = deform_conv2d(*tensors, **geometry)
     wanted = [t for t in tensors if t is not None and t.requires_grad]
     weighting = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view(out.shape)
@@ -130,7 +132,7 @@ def test_gradcheck(groups: int, masked: bool) -> None:
     tensors[1] = (offset.floor() + fraction).requires_grad_()
 
     def operator(*tensors: Tensor) -> Tensor:
-        with deform.backend("cpu"):
+        with deform_operator.backend("cpu"):
             return deform_conv2d(*tensors, **geometry)
 
     if not masked:
@@ -170,7 +172,7 @@ def test_the_chunk_size_does_not_change_the_result(
 
 def test_a_second_derivative_is_refused() -> None:
     tensors, geometry = case()
-    with deform.backend("cpu"):
+    with deform_operator.backend("cpu"):
         out = deform_conv2d(*tensors, **geometry)
     (first,) = torch.autograd.grad(out.square().sum(), tensors[3], create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
@@ -215,8 +217,92 @@ def test_autocast_runs_forward_and_backward() -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
 
 
+WRONG_SHAPES = {  # what is changed of a valid call: x (2, 4, 9, 7), weight (6, 4, 3, 3), stride 1
+    "stride of the offsets": {"stride": 2},
+    "stride of the convolution": {"offset": (2, 18, 5, 4)},
+    "padding": {"padding": 0},
+    "dilation": {"dilation": 2},
+    "batch of the offsets": {"offset": (1, 18, 9, 7)},
+    "points of the offsets": {"offset": (2, 9, 9, 7)},
+    "offsets of another kernel": {"offset": (2, 50, 9, 7)},
+    "batch of the mask": {"mask": (1, 9, 9, 7)},
+    "points of the mask": {"mask": (2, 1, 9, 7)},
+    "size of the mask": {"mask": (2, 9, 7, 9)},
+    "channels": {"weight": (6, 3, 3, 3)},
+    "groups": {"weight": (5, 2, 3, 3)},
+    "bias": {"bias": (5,)},
+    "no batch dimension": {"x": (4, 9, 7)},
+    "an empty output": {"weight": (6, 4, 13, 13), "offset": (2, 338, 0, 0), "mask": (2, 169, 0, 0)},
+}
+
+
+@pytest.mark.parametrize("name", WRONG_SHAPES)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_wrong_shapes_raise_where_torchvision_raises(name: str, device: str) -> None:
+    from torchvision.ops import deform_conv2d as oracle
+
+    shapes = {"x": (2, 4, 9, 7), "offset": (2, 18, 9, 7), "mask": (2, 9, 9, 7)}
+    shapes |= {"weight": (6, 4, 3, 3), "bias": (6,)}
+    geometry = {"stride": 1, "padding": 1, "dilation": 1}
+    change = WRONG_SHAPES[name]
+    shapes |= {key: value for key, value in change.items() if key in shapes}
+    geometry |= {key: value for key, value in change.items() if key in geometry}
+    t = {key: torch.randn(shape, device=device) for key, shape in shapes.items()}
+    with pytest.raises(RuntimeError, match="deform_conv2d"):
+        deform_conv2d(t["x"], t["offset"], t["mask"], t["weight"], t["bias"], **geometry)
+    if device == "cpu":
+        with pytest.raises((RuntimeError, ValueError)):
+            oracle(t["x"], t["offset"], t["weight"], t["bias"], mask=t["mask"], **geometry)
+
+
+def deformable_net() -> nn.Module:
+    """A small network with a deformable stem whose offsets are not zero."""
+    torch.manual_seed(0)
+    net = nn.Sequential(stem_conv(3, 8, stem="ldc"), nn.ReLU(), nn.Conv2d(8, 4, 3)).eval()
+    with torch.no_grad():
+        for parameter in net[0].offset_parameters():
+            parameter.normal_(0, 0.3)
+    return net
+
+
+def test_a_traced_network_agrees_with_the_eager_one_for_other_batches(tmp_path) -> None:
+    net = deformable_net()
+    traced = torch.jit.trace(net, torch.randn(2, 3, 16, 16))
+    traced.save(tmp_path / "net.pt")
+    loaded = torch.jit.load(tmp_path / "net.pt")
+    for batch in (2, 5):
+        x = torch.randn(batch, 3, 16, 16)
+        torch.testing.assert_close(loaded(x), net(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_whole_network_is_traced() -> None:
+    model = MODELS.build({"builder": "mobilenet_ldc", "stem": "dc"}, 10).eval()
+    x = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(torch.jit.trace(model, x)(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_tensorboard_draws_a_deformable_network(tmp_path) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(tmp_path)) as writer:
+        writer.add_graph(deformable_net(), torch.randn(1, 3, 16, 16))
+    assert any(path.stat().st_size > 1000 for path in tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:You are using the legacy TorchScript:DeprecationWarning")
+def test_the_older_onnx_exporter_agrees(tmp_path) -> None:
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    net, x = deformable_net(), torch.randn(2, 3, 16, 16)
+    path = tmp_path / "net.onnx"
+    torch.onnx.export(net, (x,), path, dynamo=False, opset_version=17)
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (out,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(out), net(x).detach(), rtol=0, atol=1e-5)
+
+
 def test_unknown_backends_are_named() -> None:
-    with pytest.raises(ValueError, match="grid_sample"), deform.backend("cuda"):
+    with pytest.raises(ValueError, match="grid_sample"), deform_operator.backend("cuda"):
         pass
 
 
@@ -272,7 +358,7 @@ def trained(name: str, steps: int) -> float:
     model = MODELS.build({"builder": "mobilenet_ldc", "stem": "ldc"}, 10).double()
     x, labels = torch.randn(16, 3, 32, 32).double(), torch.randint(10, (16,))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    with deform.backend(name):
+    with deform_operator.backend(name):
         for _ in range(steps):
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(model(x), labels)
@@ -384,19 +470,75 @@ def test_the_fused_kernel_takes_bfloat16_and_bad_offsets() -> None:
     assert_same([t.float() for t in ours], expected, 2e-2)
 
 
+@interpreted
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_fused_kernel_passes_the_comparison_before_its_first_use(dtype: torch.dtype) -> None:
+    from lwbench.layers import deform_triton
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert deform_triton.works(torch.device("cpu"), dtype)
+
+
+def kernel(factor: float = 1.0, frozen: bool = False, error: str = ""):
+    """A stand-in for the fused kernel: the reference, with a fault."""
+    from lwbench.layers.deform_reference import reference
+
+    class Kernel:
+        @staticmethod
+        def apply(x, offset, mask, weight, *geometry):
+            if error:
+                raise RuntimeError(error)
+            return factor * reference(
+                x, offset.detach() if frozen else offset, mask, weight, *geometry
+            ) + (0 * offset.sum() if frozen else 0)
+
+    return Kernel
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "fault, reason",
+    [
+        ({"factor": 1.2}, "differ from the reference by"),
+        ({"factor": float("nan")}, "differ from the reference by"),
+        ({"frozen": True}, "differ from the reference by"),  # values agree, a gradient does not
+        ({"error": "PTX was compiled with an unsupported toolchain"}, "unsupported toolchain"),
+    ],
+)
+def test_a_wrong_kernel_is_disabled_with_one_warning(fault, reason, dtype, monkeypatch) -> None:
+    deform_triton = pytest.importorskip("lwbench.layers.deform_triton")
+    deform_triton.works.cache_clear()
+    monkeypatch.setattr(deform_triton, "FusedDeformConv", kernel(**fault))
+    with pytest.warns(UserWarning, match=reason) as caught:
+        assert not any(deform_triton.works(torch.device("cpu"), dtype) for _ in range(3))
+    assert len(caught) == 1
+    deform_triton.works.cache_clear()
+
+
+def test_an_agreeing_kernel_is_used_without_a_warning(monkeypatch) -> None:
+    deform_triton = pytest.importorskip("lwbench.layers.deform_triton")
+    deform_triton.works.cache_clear()
+    monkeypatch.setattr(deform_triton, "FusedDeformConv", kernel())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert deform_triton.works(torch.device("cpu"), torch.float32)
+    deform_triton.works.cache_clear()
+
+
 @pytest.mark.skipif(os.environ.get(INTERPRETED) == "1", reason="already inside")
 def test_the_fused_kernels_tests_pass_under_tritons_interpreter() -> None:
     # in a process of its own: Triton's library is interpreted only if told before its import
     pytest.importorskip("triton")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
     done = subprocess.run(
-        [*command, "-k", "fused_kernel_equals or fused_kernel_takes"],
+        [*command, "-k", "fused_kernel_equals or fused_kernel_takes or fused_kernel_passes"],
         env=os.environ | {INTERPRETED: "1", "PYTEST_ADDOPTS": "", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout[-3000:]
-    assert f"{len(TRITON_CASES) + 1} passed" in done.stdout
+    assert f"{len(TRITON_CASES) + 1 + 3} passed" in done.stdout
 
 
 @pytest.mark.gpu
@@ -405,6 +547,9 @@ def test_the_fused_kernels_tests_pass_under_tritons_interpreter() -> None:
 def test_the_fused_kernel_runs_on_a_gpu(shape: dict, dtype: torch.dtype) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
+    from lwbench.layers import deform_triton
+
+    assert deform_triton.works(torch.device("cuda", 0), dtype)
     tensors, geometry = case(dtype=torch.float32, size=(20, 30), **shape)
     with torch.no_grad():
         tensors[1].copy_(tensors[1].floor() + 0.25)

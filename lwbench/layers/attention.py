@@ -11,13 +11,14 @@ class SqueezeExcite(nn.Module):
     (N, C, H, W) -> the same, scaled by channel.
 
     Pool, C -> C / reduction, ReLU, -> C, hard sigmoid. With `norm` each convolution is followed by
-    a batch norm (ldc's networks); the convolutions have no bias either way (dcnn, 5.4.1). Batch
-    norm needs two or more images to train.
+    a batch norm (ldc's networks); the convolutions have no bias either way (dcnn, 5.4.1). Training
+    with `norm` needs batches of two or more images.
     """
 
     def __init__(self, channels: int, *, reduction: int = 4, norm: bool = False) -> None:
         super().__init__()
         squeezed = channels // reduction
+        # 1 x 1 convolutions rather than linear layers: most counting rules treat biases differently
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.reduce = nn.Conv2d(channels, squeezed, 1, bias=False)
         self.reduce_norm = nn.BatchNorm2d(squeezed) if norm else nn.Identity()
@@ -36,17 +37,20 @@ class EfficientChannelAttention(nn.Module):
 
     (N, C, H, W) -> the same, scaled by channel.
 
-    Pool, one convolution along the channels (no bias), sigmoid. `kernel` None takes the paper's
-    size for that many channels: log2(C) / 2 + 1 / 2, cut, and made odd upwards (eq. 12).
+    Pool, one convolution along the channels (no bias), sigmoid. With `kernel` None the size is the
+    paper's for this number of channels: log2(C) / 2 + 1 / 2, truncated, then rounded up to an odd
+    number (eq. 12).
     """
 
     def __init__(self, channels: int, *, kernel: int | None = None) -> None:
         super().__init__()
+        # `| 1` sets the lowest bit: an even size becomes the next odd one
         size = kernel or int(log2(channels) / 2 + 0.5) | 1
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.conv = nn.Conv1d(1, 1, size, padding=size // 2, bias=False)
         self.gate = nn.Sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
+        # (N, C, 1, 1) -> (N, 1, C): the channels are the axis that the convolution runs along
         scale = self.conv(self.pool(x).flatten(1).unsqueeze(1))
         return x * self.gate(scale).view(x.shape[0], x.shape[1], 1, 1)

@@ -1,7 +1,8 @@
-"""Convolutions that keep a bias in front of their batch norm.
+"""Convolutions with a bias in front of their batch norm.
 
-Several public CIFAR networks have them (hsnet, table 4). The norm takes the bias away again, so
-that it changes no function, but it adds parameters and, under most rules, counted operations.
+Several public CIFAR networks have them (hsnet, table 4). The norm subtracts the bias again, so that
+the network computes the same function, but the bias adds parameters and, under most rules, counted
+operations.
 """
 
 from collections.abc import Callable
@@ -20,6 +21,6 @@ def biased_conv_norm(
     groups: int = 1,
     activation: Callable[[], nn.Module] | None = None,
 ) -> nn.Sequential:
-    """`conv_norm` whose convolution has a bias; the same shapes."""
+    """Return `conv_norm` with a bias in its convolution; shapes as there."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups)
     return conv_norm(in_channels, out_channels, activation=activation, conv=conv)

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
-from torch import nn
+from torch import Tensor, nn
+
+from .deform import DeformConv2d
 
 
 def conv_norm(
@@ -15,13 +17,13 @@ def conv_norm(
     activation: Callable[[], nn.Module] | None = None,
     conv: nn.Module | None = None,
 ) -> nn.Sequential:
-    """Convolution without bias, batch norm and, if given, an activation.
-
-    Padding keeps the size at stride 1.
+    """Return a convolution without bias, a batch norm and, if given, an activation.
 
     (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)) for an odd
-    kernel. `conv` takes the convolution's place (a deformable one, say).
+    kernel: padding keeps the size at stride 1. `conv`, if given, is used as the convolution (a
+    deformable one, for example).
     """
+    # attributes rather than indices: state-dict keys then name the layer
     layers = nn.Sequential()
     layers.conv = conv or nn.Conv2d(
         in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False
@@ -33,10 +35,11 @@ def conv_norm(
 
 
 def initialise(model: nn.Module) -> nn.Module:
-    """Kaiming normal (fan-out) convolutions, norms 1 and 0, linear N(0, 0.01); returns the model.
+    """Initialise a network's weights in place and return it.
 
-    As the listing of dcnn, 5.4.1 does. Offset branches are put back to zero afterwards: see
-    `layers.deform`.
+    Kaiming normal (fan-out) for convolutions, 1 and 0 for norms, N(0, 0.01) for linear layers, as
+    in the listing of dcnn, 5.4.1. Offset branches are reset to zero afterwards: see
+    `deform.DeformConv2d.reset_offsets`.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -45,9 +48,11 @@ def initialise(model: nn.Module) -> nn.Module:
             nn.init.normal_(module.weight, 0.0, 0.01)
         elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.ones_(module.weight)
-        if getattr(module, "bias", None) is not None:
-            nn.init.zeros_(module.bias)
+        bias = getattr(module, "bias", None)
+        if isinstance(bias, Tensor):
+            nn.init.zeros_(bias)
+    # last, since the loop above has just given the branches' convolutions random weights
     for module in model.modules():
-        if hasattr(module, "reset_offsets"):
+        if isinstance(module, DeformConv2d):
             module.reset_offsets()
     return model

@@ -1,9 +1,10 @@
 """Deformable convolution on a CPU: an autograd function around PyTorch's own bilinear sampler.
 
-Two things make it several times faster than an im2col that scatters: the image of a stem needs no
-gradient, so none is computed, and the batch is walked a few images at a time, so that coordinates,
-samples and their gradients stay in the cache. Samples are computed again in the backward pass:
-that costs little more than reading them back, and K * K * C planes a layer need not be kept.
+Two things make it several times faster than an im2col with a scattering gradient: the image of a
+stem needs no gradient, so none is computed, and the batch is processed a few images at a time, so
+that coordinates, samples and their gradients stay in the cache. Samples are recomputed in the
+backward pass: that costs little more than reading them back, and K * K * C planes per layer need
+not be kept.
 """
 
 from typing import Any
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Columns (C * K * K planes) of one thread's share of a chunk; about a level-2 cache.
+# Bytes of columns (C * K * K planes) per thread in one chunk: about the size of a level-2 cache.
 CHUNK_BYTES = 1 << 20
-# Up to so many channels a product a channel is cheaper than turning channels_last maps.
+# Up to this many channels, one product per channel is cheaper than transposing channels_last maps.
 FEW_CHANNELS = 4
 
 
@@ -55,7 +56,7 @@ class Planes:
 class Pixels:
     """Columns as (n, C, pixels, K K): for channels_last maps of few channels, as a stem's.
 
-    No tensor has to be turned: offsets, masks, output and all their gradients lie like this.
+    No tensor has to be transposed: offsets, masks, output and their gradients have this layout.
     """
 
     memory_format = torch.channels_last
@@ -76,6 +77,7 @@ class Pixels:
     def convolve(self, columns: Tensor) -> Tensor:
         """Columns times kernels, (n, O, pixels)."""
         n, channels, pixels, _ = columns.shape
+        # one small product per channel, accumulated in place: no copy of the columns is made
         out = columns.new_empty(n, pixels, self.kernels.shape[1])
         for image in range(n):
             torch.mm(columns[image, 0], self.kernels[0].t(), out=out[image])
@@ -101,10 +103,10 @@ class Pixels:
 class Sampler:
     """Samples of some images at the K * K shifted points of every window.
 
-    The sampler of PyTorch takes positions as fractions of the map's size. The map is therefore
-    placed on a zeroed one whose side is a power of two: pixel numbers then survive the way to
-    fractions and back exactly, and an offset of exactly zero (as at the start of a training) takes
-    the slope to its right, as in `torchvision.ops`, rather than the one rounding happens to pick.
+    PyTorch's sampler takes positions as fractions of the map's size. The map is therefore placed on
+    a zero-filled square whose side is a power of two: pixel numbers are then converted to fractions
+    and back without rounding, and an offset of exactly zero (as at the start of a training) gets
+    the gradient to its right, as in `torchvision.ops`, rather than one that rounding selects.
     """
 
     def __init__(
@@ -122,10 +124,11 @@ class Sampler:
         self.layout = layout
         self.height, self.width = x.shape[-2:]
         self.side = 1 << (max(self.height, self.width) - 1).bit_length()
-        self.step = 2 / self.side
+        self.step = 2 / self.side  # one pixel, in the sampler's coordinates from -1 to 1
         rows, columns = (torch.arange(n, dtype=self.dtype) * stride - padding for n in out)
         down, right = (torch.arange(n, dtype=self.dtype) * dilation for n in kernel)
         y = down.view(-1, 1, 1, 1) + rows.view(-1, 1)
+        # (1, 2 K K, OH, OW): the undeformed positions in the order of the offsets
         position = torch.stack(torch.broadcast_tensors(y, right.view(-1, 1, 1) + columns), 2)
         position = position.view(1, -1, *out).contiguous(memory_format=layout.memory_format)
         self.start = layout.positions(position) * self.step + (1 / self.side - 1)
@@ -134,10 +137,12 @@ class Sampler:
     def images(self, x: Tensor) -> Tensor:
         """(n, C, H, W) of any float type -> (n, C, side, side), transposed.
 
-        The sampler wants (x, y), offsets come as (y, x): turning the map spares turning those.
+        The sampler expects (x, y) while offsets are (y, x): transposing the map, a view, avoids
+        swapping the offsets.
         """
         if self.height == self.width == self.side and x.dtype == self.dtype:
             return x.transpose(2, 3)
+        # one canvas for all chunks: its border is zeroed once and never written again
         if self.canvas is None:
             self.canvas = x.new_zeros(*x.shape[:2], self.side, self.side, dtype=self.dtype)
         canvas = self.canvas[: len(x)]
@@ -146,19 +151,21 @@ class Sampler:
 
     def grid(self, offset: Tensor) -> Tensor:
         """Offsets (n, 2 K K, OH, OW) in pixels -> finite positions in the layout's order."""
+        # a coordinate that is not finite crashes the sampler's backward pass
         grid = self.layout.positions(offset.to(self.dtype)).nan_to_num(0.0, 0.0, 0.0)
         torch.add(self.start, grid, alpha=self.step, out=grid)
-        # far outside everything is zero; the clamp keeps the sampler's integers from overflowing
+        # samples far outside are zero; the clamp keeps the sampler's integers from overflowing
         return grid.clamp_(-4, 4)
 
     def sample(self, images: Tensor, grid: Tensor) -> Tensor:
-        """The columns, in the layout's order."""
+        """Return the columns, in the layout's order."""
+        # modes: bilinear, zeros outside, align_corners=False
         return torch.ops.aten.grid_sampler_2d(images, grid, 0, 0, False)
 
     def gradients(
         self, d_columns: Tensor, images: Tensor, grid: Tensor, needs_image: bool
     ) -> tuple[Tensor | None, Tensor]:
-        """Gradients of the images (n, C, H, W), if needed, and of the offsets in pixels."""
+        """Return the gradients of the images (n, C, H, W), if needed, and of the offsets."""
         image, position = torch.ops.aten.grid_sampler_2d_backward(
             d_columns, images, grid, 0, 0, False, [needs_image, True]
         )
@@ -168,12 +175,12 @@ class Sampler:
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
-    """Coordinates need more than a half-precision type's 8 or 11 bits."""
+    """Return the precision of coordinates: half precision has only 8 or 11 significant bits."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 class DeformConv(torch.autograd.Function):
-    """See `deform_conv2d`. Its gradient cannot be differentiated again: that is an error."""
+    """See `deform_conv2d`. Differentiating its gradient again raises RuntimeError."""
 
     @staticmethod
     def forward(
@@ -188,6 +195,7 @@ class DeformConv(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, offset, mask, weight)
         ctx.geometry = {"stride": stride, "padding": padding, "dilation": dilation}
+        # the output has autocast's type as a convolution's would; inside, types are chosen here
         autocast = torch.is_autocast_enabled("cpu")
         dtype = torch.get_autocast_dtype("cpu") if autocast else x.dtype
         with torch.autocast("cpu", enabled=False):
@@ -196,9 +204,10 @@ class DeformConv(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, offset, mask, weight = ctx.saved_tensors
         with torch.autocast("cpu", enabled=False):
             gradients = _backward(
-                gradient, *ctx.saved_tensors, ctx.geometry, ctx.needs_input_grad[:4]
+                gradient, x, offset, mask, weight, ctx.geometry, ctx.needs_input_grad[:4]
             )
         return *gradients, None, None, None
 
@@ -206,16 +215,18 @@ class DeformConv(torch.autograd.Function):
 def _prepare(
     x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, geometry: dict[str, int]
 ) -> tuple[Sampler, Tensor, Tensor | None, list[slice]]:
-    """What both passes need: sampler, offsets and masks in its layout, the batch in slices."""
+    """Return what both passes need: sampler, offsets and masks in its layout, batch slices."""
     groups = x.shape[1] // weight.shape[1]
+    # a 1 x 1 map is contiguous in both formats: treat it as the general case
     turned = offset.is_contiguous(memory_format=torch.channels_last) and not offset.is_contiguous()
     order = Pixels if turned and groups == 1 and x.shape[1] <= FEW_CHANNELS else Planes
     layout = order(weight.to(compute_dtype(x)), groups)
-    sampler = Sampler(x, tuple(weight.shape[-2:]), tuple(offset.shape[-2:]), layout, **geometry)
+    kernel, out = (weight.shape[-2], weight.shape[-1]), (offset.shape[-2], offset.shape[-1])
+    sampler = Sampler(x, kernel, out, layout, **geometry)
     offset = offset.contiguous(memory_format=layout.memory_format)
     mask = None if mask is None else mask.contiguous(memory_format=layout.memory_format)
     image_bytes = sampler.start.nbytes // 2 * x.shape[1]
-    # at least an image a thread: images are the sampler's unit of parallel work
+    # at least one image per thread: the sampler distributes images over threads
     step = torch.get_num_threads() * max(1, CHUNK_BYTES // max(1, image_bytes))
     return sampler, offset, mask, [slice(i, i + step) for i in range(0, len(x), step)]
 
@@ -251,14 +262,17 @@ def _backward(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
     sampler, offset, mask, chunks = _prepare(x, offset, mask, weight, geometry)
     layout = sampler.layout
-    wanted = zip((x, offset, mask, weight), needs, strict=True)
-    d_x, d_offset, d_mask, d_weight = (torch.empty_like(t) if need else None for t, need in wanted)
+    d_x, d_offset, d_mask, d_weight = (
+        torch.empty_like(tensor) if need and tensor is not None else None
+        for tensor, need in zip((x, offset, mask, weight), needs, strict=True)
+    )
     d_kernels = torch.zeros(len(weight), weight[0].numel(), dtype=sampler.dtype)
     for chunk in chunks:
         images, grid = sampler.images(x[chunk]), sampler.grid(offset[chunk])
         columns = sampler.sample(images, grid)
         d_out = gradient[chunk].to(sampler.dtype, memory_format=layout.memory_format).flatten(2)
         d_columns = layout.spread(d_out, columns)
+        # the mask's gradient needs the samples before they are modulated
         if d_mask is not None:
             layout.points(d_mask[chunk]).copy_((d_columns * columns).sum(1))
         if mask is not None:
@@ -268,7 +282,7 @@ def _backward(
         d_kernels += layout.correlate(d_out, columns)
         if d_x is not None or d_offset is not None:
             image, position = sampler.gradients(d_columns, images, grid, d_x is not None)
-            if d_x is not None:
+            if d_x is not None and image is not None:
                 d_x[chunk] = image
             if d_offset is not None:
                 layout.positions(d_offset[chunk]).copy_(position)

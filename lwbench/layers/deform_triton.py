@@ -1,14 +1,15 @@
-"""Deformable convolution fused for CUDA: sampling, mask and reduction in one pass, in Triton.
+"""Fused deformable convolution for CUDA: sampling, mask and reduction in one Triton kernel.
 
-The usual operator writes K * K * C columns to memory, multiplies them and scatters; here a program
-keeps a block of pixels in registers from the four corners to the sum over channels. The gradient of
-the weight is a partial sum a program, added up afterwards: no atomics, so it is deterministic.
-Only the image's gradient, which a stem does not need, is scattered with atomics.
+The usual operator writes K * K * C columns to memory and multiplies them afterwards; here a program
+keeps a block of pixels in registers from the four corners to the sum over channels. Each program
+writes a partial sum of the weight's gradient, which are added afterwards: without atomics, so that
+it is deterministic. Only the image's gradient, which a stem does not need, uses atomics.
 
-Sums run over outer products in float32 rather than over matrix units: a stem has 27 terms.
+Sums are accumulated in float32 as outer products rather than on matrix units: a stem has 27 terms.
 """
 
 import warnings
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -18,17 +19,21 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+from .deform_reference import reference
+
+# Supported types, with the relative difference from the reference that rounding explains.
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 # Elements of a program's tile (pixels times output channels of a group).
 TILE = 4096
-# The partial sums of the weight's gradient; above it the plain path serves better.
+# Bytes of partial sums of the weight's gradient; above this the unfused path is used.
 PARTIAL_BYTES = 1 << 28
 
 
 @triton.jit
 def _position(offset, first, p, inside, start, pixels, size):
     shift = tl.load(offset + first * pixels + p, mask=inside, other=0.0).to(tl.float32)
-    shift = tl.where(tl.abs(shift) < float("inf"), shift, 0.0)  # false for NaN too
+    shift = tl.where(tl.abs(shift) < float("inf"), shift, 0.0)  # the comparison is false for NaN
+    # the clamp keeps the conversion to integers defined; samples out there are zero anyway
     at = tl.minimum(tl.maximum(start.to(tl.float32) + shift, -2.0), size + 1.0)
     low = tl.floor(at)
     return low.to(tl.int32), at - low
@@ -137,34 +142,74 @@ def _backward(
 
 
 def _blocks(weight: Tensor, groups: int) -> tuple[int, int]:
-    """Pixels and output channels of a program's tile, powers of two."""
+    """Return the pixels and output channels of one program's tile, powers of two."""
     out = triton.next_power_of_2(max(1, len(weight) // groups))
     return max(16, min(256, TILE // out)), out
 
 
 def suits(x: Tensor, offset: Tensor, weight: Tensor) -> bool:
-    """Whether the kernel takes these types, and its partial sums stay small."""
+    """Return whether the kernel supports this type and its partial sums fit PARTIAL_BYTES."""
     pixels = offset.shape[-2] * offset.shape[-1]
     block, _ = _blocks(weight, x.shape[1] // weight.shape[1])
     programs = len(x) * triton.cdiv(pixels, block)
-    return x.dtype in DTYPES and 4 * programs * weight.numel() <= PARTIAL_BYTES
+    return x.dtype in TOLERANCE and 4 * programs * weight.numel() <= PARTIAL_BYTES
 
 
 @cache
-def works(device: torch.device) -> bool:
-    """Whether a first small launch succeeds there (driver, compiler); warns once if it does not."""
+def works(device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether the kernel agrees with `reference` there; compared once per device and type.
+
+    A missing compiler, an unsupported GPU or wrong values disable the kernel with one warning.
+    """
     try:
-        x, offset = torch.zeros(1, 1, 2, 2, device=device), torch.zeros(1, 2, 2, 2, device=device)
-        FusedDeformConv.apply(x, offset, None, x.new_zeros(1, 1, 1, 1), 1, 0, 1).sum().item()
-    except Exception as error:  # whatever the reason, the plain path serves
-        reason = str(error).split("\n")[0]
-        warnings.warn(f"deformable convolution goes unfused, Triton: {reason}", stacklevel=2)
-        return False
-    return True
+        difference = _difference(device, dtype)
+    except Exception as error:  # compilers and drivers fail in many ways; the reference still works
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    else:
+        if difference <= TOLERANCE[dtype]:
+            return True
+        reason = f"its values or gradients differ from the reference by {difference:.1e}"
+    warnings.warn(
+        f"the fused deformable convolution (Triton) is not used on {device} in {dtype}: {reason}; "
+        "the unfused one gives the same results more slowly",
+        stacklevel=2,
+    )
+    return False
+
+
+def _difference(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the largest difference of outputs and gradients on a small masked convolution.
+
+    Relative to the largest value of each, or infinity where a value is not finite.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def rand(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator)
+
+    # Two groups, stride 2 and offsets of up to two pixels cover all branches of the kernels.
+    # Positions lie at quarters of a pixel: exact in half precision, and away from whole pixels,
+    # where the gradient of bilinear sampling jumps.
+    offset = (4 * rand(2, 18, 4, 3) - 2).floor() + 0.25
+    inputs = rand(2, 4, 7, 6) - 0.5, offset, rand(2, 9, 4, 3), rand(6, 2, 3, 3) - 0.5
+    weighting = torch.linspace(-1, 1, 2 * 6 * 4 * 3).view(2, 6, 4, 3)
+    results = []
+    implementations: tuple[Callable[..., Tensor], ...] = (FusedDeformConv.apply, reference)
+    for run in implementations:
+        tensors = [t.detach().to(device, dtype).requires_grad_() for t in inputs]
+        with torch.enable_grad(), torch.autocast(device.type, enabled=False):
+            out = run(*tensors, 2, 1, 1)
+            gradients = torch.autograd.grad((out * weighting.to(out)).sum(), tensors)
+        results.append([t.detach().float().cpu() for t in (out, *gradients)])
+    differences = [
+        ((ours - theirs).abs().max() / theirs.abs().max()).nan_to_num(torch.inf).item()
+        for ours, theirs in zip(*results, strict=True)
+    ]
+    return max(differences)
 
 
 class FusedDeformConv(torch.autograd.Function):
-    """See `deform.deform_conv2d`. Its gradient cannot be differentiated again: an error."""
+    """See `deform_conv2d`. Differentiating its gradient again raises RuntimeError."""
 
     @staticmethod
     def forward(
@@ -182,6 +227,7 @@ class FusedDeformConv(torch.autograd.Function):
         ctx.save_for_backward(x, offset, mask, weight)
         ctx.geometry = (stride, padding, dilation)
         device = x.device.type
+        # the output has autocast's type, as a convolution's would
         autocast = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if autocast else x.dtype
         out = x.new_empty(len(x), len(weight), *offset.shape[-2:], dtype=dtype)
@@ -199,7 +245,7 @@ class FusedDeformConv(torch.autograd.Function):
         x, offset, mask, weight = ctx.saved_tensors
         _, points, block_p, block_o, sizes = _sizes(x, offset, weight)
         grid = (triton.cdiv(sizes[2], block_p), len(x))
-        image = ctx.needs_input_grad[0]
+        image = ctx.needs_input_grad[0]  # a stem's image needs no gradient: skip the atomics
         d_x = torch.zeros_like(x, dtype=torch.float32) if image else x
         d_offset = torch.empty_like(offset)
         d_mask = d_offset if mask is None else torch.empty_like(mask)
@@ -216,7 +262,7 @@ class FusedDeformConv(torch.autograd.Function):
 
 
 def _sizes(x: Tensor, offset: Tensor, weight: Tensor) -> tuple[int, int, int, int, tuple[int, ...]]:
-    """Groups, points, tile, and the sizes that both kernels take in this order."""
+    """Return groups, sampling points, tile, and the sizes that both kernels take in this order."""
     height, width = x.shape[-2:]
     out_height, out_width = offset.shape[-2:]
     groups = x.shape[1] // weight.shape[1]

@@ -1,4 +1,4 @@
-"""Ghost module: part of the maps from a convolution, the rest from cheap depthwise ones."""
+"""Ghost module: some feature maps from a convolution, the others from cheap depthwise ones."""
 
 from collections.abc import Callable
 from math import ceil
@@ -14,11 +14,11 @@ class GhostModule(nn.Module):
 
     (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)).
 
-    A kernel x kernel convolution makes ceil(out_channels / ratio) intrinsic maps; of each, ratio -
-    1 depthwise dw_kernel x dw_kernel convolutions make its ghosts; both are concatenated and cut to
-    `out_channels`. Each half has a batch norm and, unless `activation` is None, an activation. The
-    paper's letters: s = ratio, d = dw_kernel. Raises ValueError for a ratio below 2, which leaves
-    no ghosts.
+    A kernel x kernel convolution computes ceil(out_channels / ratio) intrinsic maps; from each map,
+    ratio - 1 depthwise dw_kernel x dw_kernel convolutions compute ghost maps; both are concatenated
+    and truncated to `out_channels`. Each half has a batch norm and, unless `activation` is None, an
+    activation. In the paper's notation s = ratio and d = dw_kernel. Raises ValueError for a ratio
+    below 2, which leaves no ghost maps.
     """
 
     def __init__(
@@ -46,4 +46,5 @@ class GhostModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         intrinsic = self.primary(x)
+        # ceil() above may have made a few maps more than are wanted
         return torch.cat([intrinsic, self.cheap(intrinsic)], 1)[:, : self.out_channels]
