@@ -13,15 +13,14 @@ from torchvision.transforms import v2
 from lwbench.data.augment import (
     LARGE,
     Augment,
-    Draws,
+    cosine_and_sine,
     cut_boxes,
     erase_boxes,
     gather_windows,
     partners,
     soft_labels,
-    turn,
 )
-from lwbench.data.draws import epoch_order, generator, held_out, stable_seed
+from lwbench.data.draws import Draws, epoch_order, generator, held_out, stable_seed
 from lwbench.errors import UsageError
 from lwbench.registry import validated
 
@@ -63,7 +62,7 @@ def test_geometry_equals_torchvision_pixel_by_pixel(side, padding, smaller, flip
         window=window,
         padding=padding,
         flip=flip,
-        turn=None if degrees is None else turn(degrees),
+        rotation=None if degrees is None else cosine_and_sine(degrees),
     )
     for i in range(4):
         wanted = by_torchvision(
@@ -94,8 +93,8 @@ def ties(degrees: float, side: int) -> torch.Tensor:
 def test_right_angles_move_pixels_exactly(degrees):
     images = pictures(1, 8)
     zero = torch.zeros(1, dtype=torch.int64)
-    angle = turn(torch.tensor([degrees], dtype=torch.float64))
-    found = gather_windows(images, zero, zero, window=8, turn=angle)
+    angle = cosine_and_sine(torch.tensor([degrees], dtype=torch.float64))
+    found = gather_windows(images, zero, zero, window=8, rotation=angle)
     assert torch.equal(found[0], torch.rot90(images[0], round(degrees / 90), (0, 1)))
 
 
@@ -127,7 +126,7 @@ def test_mixup_is_torchvisions_formula_with_the_neighbour():
     draws = Draws(
         top=none,
         left=none,
-        share=share,
+        mixing=share,
         blend=torch.tensor([True, True]),
         box=torch.zeros(2, 4, dtype=torch.int64),
     )
@@ -136,7 +135,7 @@ def test_mixup_is_torchvisions_formula_with_the_neighbour():
     wanted = operation.transform(x, params)
     assert torch.allclose(Augment(mixup=1.0).finish(x.clone(), draws), wanted, atol=1e-6)
     soft = operation._mixup_label(labels, lam=0.3)
-    assert torch.allclose(soft_labels(labels, draws, 4), soft)
+    assert torch.allclose(soft_labels(labels, draws.mixing, 4), soft)
 
 
 def test_cutmix_takes_the_rectangle_and_its_true_share():
@@ -150,8 +149,8 @@ def test_cutmix_takes_the_rectangle_and_its_true_share():
         wanted[:, top:bottom, left:right] = x[i ^ 1][:, top:bottom, left:right]
         assert torch.equal(found[i], wanted)
         own = (found[i, 0] == i).float().mean()
-        assert own == pytest.approx(draws.share[i].item(), abs=1e-6)
-    assert torch.allclose(soft_labels(torch.arange(6), draws, 6).sum(1), torch.ones(6))
+        assert own == pytest.approx(draws.mixing[i].item(), abs=1e-6)
+    assert torch.allclose(soft_labels(torch.arange(6), draws.mixing, 6).sum(1), torch.ones(6))
 
 
 def test_cutmix_rectangles_follow_torchvisions_formula():
@@ -173,7 +172,7 @@ def test_one_more_step_changes_no_other_steps_draws():
     many = Augment(crop_padding=4, flip=True, rotation=10.0, erasing=0.5, mixup=0.2, cutmix=1.0)
     many = many.draw(50, **shape)
     assert torch.equal(few.top, many.top) and torch.equal(few.left, many.left)
-    assert torch.equal(few.turn, many.turn)
+    assert torch.equal(few.rotation, many.rotation)
 
 
 def test_draws_differ_between_epochs_and_seeds_and_reach_every_place():
@@ -189,7 +188,7 @@ def test_draws_differ_between_epochs_and_seeds_and_reach_every_place():
 
 
 def test_turns_stay_within_the_asked_degrees_and_reach_them():
-    turned = Augment(rotation=15.0).draw(2000, stored=8, window=8, seed=0, epoch=0).turn
+    turned = Augment(rotation=15.0).draw(2000, stored=8, window=8, seed=0, epoch=0).rotation
     degrees = torch.atan2(turned[:, 1], turned[:, 0]) * 180 / math.pi
     assert degrees.abs().max() <= 15.001 and degrees.min() < -14 and degrees.max() > 14
 
