@@ -32,7 +32,7 @@ from torchvision import transforms
 from torchvision.models import mobilenet_v3_small
 
 from lwbench.data.augment import Augment
-from lwbench.data.pipeline import Data
+from lwbench.data.loader import Data
 from lwbench.data.source import Source, Split
 from lwbench.engine.optimizers import sgd
 from lwbench.engine.settings import Settings
@@ -196,7 +196,7 @@ def main() -> None:
     options = parser.parse_args()
     count, runs = (BATCH, 1) if options.tiny else (options.images, options.runs)
     if options.data:
-        train = DATASETS.build({"builder": "cifar10", "root": options.data}, 32).train
+        train = DATASETS.build({"builder": "cifar10", "root": options.data}).load(32).train
         picked = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:count]
         images, labels = train.images[picked].clone(), train.labels[picked].clone()
     else:

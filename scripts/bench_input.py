@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from lwbench.data.augment import Augment
-from lwbench.data.pipeline import Data
+from lwbench.data.loader import Data
 from lwbench.data.source import Source, Split, channel_statistics
 from lwbench.registry import DATASETS
 
@@ -62,7 +62,7 @@ def source(folder: str | None, count: int) -> Source:
         name, names = "noise", [str(n) for n in range(10)]
     else:
         name = "cifar100" if "cifar100" in folder else "cifar10"
-        whole = DATASETS.build({"builder": name, "root": folder}, 32)
+        whole = DATASETS.build({"builder": name, "root": folder}).load(32)
         some = torch.randperm(len(whole.train), generator=torch.Generator().manual_seed(0))[:count]
         split = Split(whole.train.labels[some], whole.train.images[some])
         names = whole.class_names

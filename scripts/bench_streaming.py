@@ -27,7 +27,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from lwbench.data.augment import Augment
-from lwbench.data.pipeline import Data
+from lwbench.data.loader import Data
 from lwbench.registry import DATASETS
 
 BATCH = 64
@@ -80,7 +80,7 @@ def peer(folder: Path, workers: int) -> Callable[[], None]:
 def ours(folder: Path, workers: int, cache: str | None) -> Callable[[], None]:
     config = {"builder": "imagenet", "root": str(folder), "cache": cache}
     data = Data(
-        DATASETS.build(config, 224),
+        DATASETS.build(config).load(224),
         image_size=224,
         batch_size=BATCH,
         seed=0,

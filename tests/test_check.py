@@ -10,8 +10,9 @@ from rich.console import Console
 
 from lwbench.cli import main
 from lwbench.commands import check as room
-from lwbench.data import stream
-from lwbench.data.verify import examined, fingerprint
+from lwbench.data import workers
+from lwbench.data.decode import pixel_hash
+from lwbench.data.workers import examined
 from lwbench.logs import CountProgress
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
@@ -50,8 +51,8 @@ def test_a_sound_set_ends_with_0_and_its_balance(check):
     assert out.endswith("nothing wrong\n")
 
 
-@pytest.mark.parametrize("workers", [0, 1, 3])
-def test_every_bad_file_is_listed(check, tree, workers):
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_every_bad_file_is_listed(check, tree, count):
     ant = tree / "train" / "ant"
     (ant / "a.jpg").write_bytes(b"")
     (ant / "b.jpg").write_text("no image")
@@ -59,7 +60,7 @@ def test_every_bad_file_is_listed(check, tree, workers):
     os.mkfifo(ant / "d.jpg")
     whole = (tree / "test" / "cow" / "0.png").read_bytes()
     (tree / "test" / "cow" / "e.png").write_bytes(whole[: len(whole) // 2])
-    code, out = check(f"workers={workers}")
+    code, out = check(f"workers={count}")
     assert code == 1 and out.endswith("5 problems\n")
     for path in (*(ant / f"{letter}.jpg" for letter in "abcd"), tree / "test" / "cow" / "e.png"):
         assert f"bad file: {path} (" in out
@@ -71,13 +72,13 @@ def test_duplicates_across_splits_are_the_same_pixels_in_whatever_format(check, 
     image.save(tree / "test" / "cow" / "again.bmp")
     picture(0).save(tree / "train" / "cow" / "twice-in-one-split.png")
     code, out = check()
-    assert code == 1 and out.endswith("1 problems\n")
+    assert code == 1 and out.endswith("1 problem\n")
     pair = f"{tree}/test/cow/again.bmp has the pixels of {tree}/train/bee/1.png"
     assert f"duplicate: {pair}" in out
 
 
-def test_equal_fingerprints_are_no_duplicates_where_the_pixels_differ(check, monkeypatch):
-    monkeypatch.setattr("lwbench.data.verify.fingerprint", lambda image: 7)
+def test_equal_hashes_are_no_duplicates_where_the_pixels_differ(check, monkeypatch):
+    monkeypatch.setattr("lwbench.data.workers.pixel_hash", lambda image: 7)
     assert check()[0] == 0
 
 
@@ -97,8 +98,8 @@ def test_classes_without_images_and_of_one_split_are_named(check, tree):
         path.unlink()
     code, out = check()
     assert code == 1
-    assert "no images: train has 1 classes without: empty" in out
-    assert "no images: test has 1 classes without: ant" in out
+    assert "no images: train has 1 class without: empty" in out
+    assert "no images: test has 1 class without: ant" in out
     assert "classes differ: only train has empty" in out
     assert "a class has 0 to 5 of them" in out
 
@@ -106,7 +107,7 @@ def test_classes_without_images_and_of_one_split_are_named(check, tree):
 def test_a_class_whose_images_are_all_bad_has_none(check, tree):
     for path in (tree / "train" / "ant").iterdir():
         path.write_bytes(b"")
-    assert "no images: train has 1 classes without: ant" in check()[1]
+    assert "no images: train has 1 class without: ant" in check()[1]
 
 
 def test_sets_that_lie_in_memory_are_looked_at_too(capsys, monkeypatch):
@@ -120,7 +121,7 @@ def test_sets_that_lie_in_memory_are_looked_at_too(capsys, monkeypatch):
 
     monkeypatch.setattr(digits, "held_out", all_zeros)
     assert main(["check"]) == 1
-    assert "no images: train has 1 classes without: 0" in capsys.readouterr().out
+    assert "no images: train has 1 class without: 0" in capsys.readouterr().out
 
 
 def test_names_cannot_forge_a_line(check, tree):
@@ -139,7 +140,7 @@ def test_a_set_that_is_not_there_is_a_usage_error(tmp_path, capsys):
 
 def test_only_a_few_batches_are_held_at_once(tree, monkeypatch):
     alive, most = 0, 0
-    begin = stream._Batch.__init__
+    begin = workers._Batch.__init__
 
     def counted(batch, *arguments):
         nonlocal alive, most
@@ -147,24 +148,24 @@ def test_only_a_few_batches_are_held_at_once(tree, monkeypatch):
         most = max(most, alive)
         begin(batch, *arguments)
 
-    monkeypatch.setattr(stream._Batch, "__init__", counted)
-    monkeypatch.setattr(stream, "BATCH", 2)
+    monkeypatch.setattr(workers._Batch, "__init__", counted)
+    monkeypatch.setattr(workers, "BATCH", 2)
     paths = [str(path) for path in sorted(tree.rglob("*.png"))] * 5
     for batch in examined(paths, workers=2):
         assert len(batch) == 2
         alive -= 1
-    assert most == stream.AHEAD + 1 and alive == 0
+    assert most == workers.AHEAD + 1 and alive == 0
 
 
-def test_size_enters_the_fingerprint():
+def test_size_enters_the_pixel_hash():
     import torch
 
     flat = torch.zeros(3, 4, 6, dtype=torch.uint8)
-    assert fingerprint(flat) == fingerprint(flat.clone()) >= 0
-    assert fingerprint(flat) != fingerprint(flat.reshape(3, 6, 4))
+    assert pixel_hash(flat) == pixel_hash(flat.clone()) >= 0
+    assert pixel_hash(flat) != pixel_hash(flat.reshape(3, 6, 4))
     other = flat.clone()
     other[2, 3, 5] = 1
-    assert fingerprint(flat) != fingerprint(other)
+    assert pixel_hash(flat) != pixel_hash(other)
 
 
 def test_without_a_terminal_progress_is_lines(check, monkeypatch):

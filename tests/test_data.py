@@ -13,7 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
-from lwbench.data import pack
+from lwbench.data import cache as caching
 from lwbench.data.cifar import ARCHIVES
 from lwbench.data.decode import decode, fit_square
 from lwbench.errors import UsageError
@@ -31,7 +31,7 @@ def homes(tmp_path, monkeypatch):
 
 
 def build(name, image_size=32, **arguments):
-    return DATASETS.build({"builder": name, **arguments}, image_size)
+    return DATASETS.build({"builder": name, **arguments}).load(image_size)
 
 
 def noise(count, side=32, seed=0):
@@ -231,11 +231,11 @@ def test_a_damaged_pack_is_made_anew_with_one_warning(tmp_path, caplog, damage):
 def test_a_changed_pack_with_a_sound_checksum_is_noticed(tmp_path):
     build("cifar10", root=str(tree(tmp_path / "tree")))
     (path,) = cached(tmp_path)
-    names, arrays, digest = pack.load(path)
+    names, arrays, digest = caching.load_arrays(path)
     arrays["train_labels"] = arrays["train_labels"][::-1].copy()
-    pack.save(path, names, arrays, digest)  # the zip's own checksums are right again
+    caching.save_arrays(path, names, arrays, digest)  # the zip's own checksums are right again
     with pytest.raises(ValueError, match="digest"):
-        pack.load(path)
+        caching.load_arrays(path)
 
 
 def test_a_changed_tree_is_another_pack(tmp_path):
@@ -479,7 +479,7 @@ def test_each_yaml_names_every_argument_and_a_whole_recipe(path):
     assert validated(Augment, augment, "data.augment") == augment
     assert set(augment) == set(inspect.signature(Augment).parameters)
     builder = DATASETS.builder(config["builder"])
-    arguments = set(inspect.signature(builder).parameters) - {"image_size"}
+    arguments = set(inspect.signature(builder).parameters)
     assert set(config) - {"builder"} == arguments
     # an interpolation is a value only in the command's door
     plain = {key: v for key, v in config.items() if not str(v).startswith("${")}

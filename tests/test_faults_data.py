@@ -22,10 +22,11 @@ import torch
 from PIL import Image
 
 from lwbench.cli import main
-from lwbench.data import packfile, stream, verify
+from lwbench.data import cache as caching
+from lwbench.data import workers
 from lwbench.data.augment import Augment
 from lwbench.data.decode import BadImage, decode
-from lwbench.data.pipeline import Data
+from lwbench.data.loader import Data
 from lwbench.errors import LwbenchError, UsageError, shown
 from lwbench.registry import DATASETS
 
@@ -39,7 +40,7 @@ def homes(tmp_path, monkeypatch):
 
 
 def build(name, **arguments):
-    return DATASETS.build({"builder": name, **arguments}, 32)
+    return DATASETS.build({"builder": name, **arguments}).load(32)
 
 
 def picture(seed, side=40):
@@ -122,7 +123,7 @@ def test_skip_leaves_out_what_is_bad_and_says_so(faulty, caplog):
     for name in (*BAD, *OTHERS):
         assert any(f"ant/{name} (" in line for line in found.left_out)
     (line,) = [r.getMessage() for r in caplog.records if "left out" in r.getMessage()]
-    assert "9 of 25 files left out" in line and line.endswith(", ...")
+    assert "9 of 25 files are unreadable and left out" in line and line.endswith(", ...")
 
 
 def test_what_is_left_out_changes_the_digest(faulty):
@@ -143,10 +144,10 @@ def test_the_order_does_not_depend_on_when_bad_files_are_found(faulty, tmp_path)
 
 
 def test_files_are_looked_at_once(faulty, monkeypatch):
-    # a file that cannot be opened may be mended unseen, so that outcome is not kept
+    # a file that cannot be opened may be mended unseen, so that outcome is not cached
     (faulty / "train" / "ant" / "gone.jpg").unlink()
     first = build("folder", root=str(faulty), on_bad_image="skip")
-    monkeypatch.setattr(verify, "decode", lambda path: pytest.fail("looked again"))
+    monkeypatch.setattr("lwbench.data.streamed.examined", lambda *a: pytest.fail("looked again"))
     assert build("folder", root=str(faulty), on_bad_image="skip").left_out == first.left_out
 
 
@@ -191,7 +192,7 @@ def test_a_run_records_what_it_passed_over(faulty, tmp_path, monkeypatch, capsys
     assert len(left_out) == 9
     log = (env.parent / "train.log").read_text()
     assert all(line in log for line in left_out)
-    assert "9 of 25 files left out" in said.err
+    assert "9 of 25 files are unreadable and left out" in said.err
     assert main(command) == 2
     assert str(faulty / "train" / "ant") in capsys.readouterr().err
 
@@ -260,7 +261,7 @@ def python(code, *arguments, **options):
         from lwbench.registry import DATASETS
         logging.basicConfig(format="%(message)s")
         def build(name, **arguments):
-            return DATASETS.build({"builder": name, **arguments}, 32)
+            return DATASETS.build({"builder": name, **arguments}).load(32)
     """
     source = textwrap.dedent(head) + textwrap.dedent(code)
     return subprocess.Popen(
@@ -309,10 +310,10 @@ def test_a_full_disk_costs_the_cache_and_nothing_else(
     free = shutil.disk_usage(small_disk).free
     (small_disk / "others").write_bytes(bytes(free - 8192))
     # a quota does not show in the free space: then the disk is full in the middle of writing
-    monkeypatch.setattr(packfile.shutil, "disk_usage", lambda p: type("U", (), {"free": 1 << 40}))
+    monkeypatch.setattr(caching.shutil, "disk_usage", lambda p: type("U", (), {"free": 1 << 40}))
     caplog.clear()
     assert build(name, root=root, cache=str(small_disk / "cache")).digest == wanted
-    assert "No space left on device" in caplog.text and "not kept" in caplog.text
+    assert "No space left on device" in caplog.text and "not cached" in caplog.text
     assert not list((small_disk / "cache").glob(pattern))
     assert not list((small_disk / "cache").glob("*.part"))
     (small_disk / "others").unlink()
@@ -326,17 +327,17 @@ def test_a_limit_of_file_sizes_costs_the_cache_and_nothing_else(tmp_path, name, 
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # noqa: E731
     process = python(PACK, tmp_path / "cache", name, root, preexec_fn=limit)
     out, err = said(process)
-    assert process.returncode == 0 and "File too large" in err and "not kept" in err
+    assert process.returncode == 0 and "File too large" in err and "not cached" in err
     assert out.split()[0] == build(name, root=root).digest
     assert not list((tmp_path / "cache").glob(pattern))
 
 
 SLOW = """
-    from lwbench.data import cifar, keep, packfile, stream
-    def slow(path, decode=stream.decode):
+    from lwbench.data import cifar, workers
+    def slow(path, decode=workers.decode):
         time.sleep(0.05)
         return decode(path)
-    stream.decode = cifar.decode = slow
+    workers.decode = cifar.decode = slow
     sync = os.fsync
     os.fsync = lambda file: (time.sleep(1.5), sync(file))
 """
@@ -418,9 +419,9 @@ def test_a_read_only_cache_is_read_and_one_that_cannot_be_made_is_done_without(
     read_only(cache)
     caplog.clear()
     found = build(name, root=root, cache=str(cache))
-    assert torch.equal(found.train.images, wanted.train.images) and "not kept" not in caplog.text
+    assert torch.equal(found.train.images, wanted.train.images) and "not cached" not in caplog.text
     assert build(name, root=root, cache=str(cache / "deeper")).digest == wanted.digest
-    assert "not kept (Read-only file system)" in caplog.text
+    assert "not cached (Read-only file system)" in caplog.text
 
 
 @pytest.fixture
@@ -444,7 +445,7 @@ def test_without_a_home_there_is_no_cache_and_no_failure(open_folder):
     """
     out, err = said(python(code, root, open_folder / "cache", env=environment))
     assert out.strip() == build("cifar10", root=root).digest
-    assert "/nonexistent/.cache/lwbench" in err and "not kept" in err
+    assert "/nonexistent/.cache/lwbench" in err and "not cached" in err
 
 
 # --- archives
@@ -603,9 +604,9 @@ def test_names_of_any_bytes_are_split_packed_and_checked(tmp_path, capsys):
 @pytest.mark.parametrize("name", ["../up", "..", ".", "a/b", "line\nbreak", ""])
 def test_a_name_that_is_no_part_of_a_path_is_refused(tmp_path, name):
     config = {"builder": "folder", "root": str(tree(tmp_path / "tree"))}
-    assert len(DATASETS.build(config | {"name": ".plain"}, 32).train) == 8
+    assert len(DATASETS.build(config | {"name": ".plain"}).load(32).train) == 8
     with pytest.raises(UsageError, match=r"data\.name="):
-        DATASETS.build(config | {"name": name}, 32)
+        DATASETS.build(config | {"name": name})
 
 
 def test_a_class_that_is_a_link_to_nothing_is_named(tmp_path):
@@ -629,7 +630,7 @@ def test_what_may_not_be_read_is_named(open_folder):
     (hidden / "test" / "ant").chmod(0)
     code = """
         from lwbench.errors import UsageError
-        from lwbench.data.pipeline import Data
+        from lwbench.data.loader import Data
         from lwbench.data.augment import Augment
         roots = sys.argv[1:]
         def read(**arguments):
@@ -660,7 +661,7 @@ def test_what_may_not_be_read_is_named(open_folder):
 def test_a_read_that_hangs_ends_a_decoding_of_all_files_with_a_name(tmp_path, monkeypatch):
     release = threading.Event()
     monkeypatch.setattr("lwbench.data.cifar.decode", lambda path: release.wait(60))
-    monkeypatch.setattr(stream, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(workers, "PATIENCE_S", 0.2)
     try:
         with pytest.raises(LwbenchError, match=r"no image decoded for 0\.2 s: .*hangs"):
             build("cifar10", root=kind_tree(tmp_path, "cifar10"))

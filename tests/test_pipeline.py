@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from lwbench.data import packfile, stream
+from lwbench.data import cache as caching
+from lwbench.data import workers as threads
 from lwbench.data.augment import Augment
 from lwbench.data.draws import epoch_order
-from lwbench.data.pipeline import Data
+from lwbench.data.loader import Data
 from lwbench.data.source import Source, Split, channel_statistics
 from lwbench.errors import LwbenchError, UsageError
 from lwbench.registry import DATASETS
@@ -61,7 +62,7 @@ def photos(tmp_path_factory):
 
 
 def photo_source(photos, **arguments):
-    return DATASETS.build({"builder": "folder", "root": str(photos), **arguments}, 24)
+    return DATASETS.build({"builder": "folder", "root": str(photos), **arguments}).load(24)
 
 
 def test_batches_are_normalised_floats_in_channels_last():
@@ -131,8 +132,8 @@ def test_a_start_in_mid_epoch_gives_exactly_the_tail(start):
 def test_a_start_in_mid_epoch_reads_nothing_before_it(photos, monkeypatch):
     found = data(photo_source(photos), image_size=24, batch_size=4)
     read = []
-    decode = stream.decode
-    monkeypatch.setattr(stream, "decode", lambda path: read.append(path) or decode(path))
+    decode = threads.decode
+    monkeypatch.setattr(threads, "decode", lambda path: read.append(path) or decode(path))
     list(found.train_batches(0, found.steps_per_epoch - 1))
     assert len(read) == 2  # 18 images in batches of 4
 
@@ -242,8 +243,8 @@ def test_a_packed_cache_gives_the_run_that_streaming_gives(photos, tmp_path):
 def test_a_cache_is_decoded_once_and_made_anew_where_damaged(photos, tmp_path, monkeypatch, caplog):
     photo_source(photos, cache=str(tmp_path))
     written = []
-    write = packfile.write
-    monkeypatch.setattr(packfile, "write", lambda *a: written.append(a[0]) or write(*a))
+    write = caching.write_squares
+    monkeypatch.setattr(caching, "write_squares", lambda *a: written.append(a[0]) or write(*a))
     photo_source(photos, cache=str(tmp_path))
     assert written == []
     path = next(tmp_path.glob("*-train-*.bin"))
@@ -255,14 +256,14 @@ def test_a_cache_is_decoded_once_and_made_anew_where_damaged(photos, tmp_path, m
 
 
 def test_an_interrupted_cache_leaves_nothing_that_looks_finished(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(packfile, "tag", lambda image: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(caching, "tag", lambda image: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         photo_source(photos, cache=str(tmp_path))
     assert not [p for p in tmp_path.iterdir() if p.suffix != ".lock"]
 
 
 def test_a_cache_without_room_streams_instead(photos, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(packfile.shutil, "disk_usage", lambda p: type("U", (), {"free": 10})())
+    monkeypatch.setattr(caching.shutil, "disk_usage", lambda p: type("U", (), {"free": 10})())
     found = photo_source(photos, cache=str(tmp_path))
     assert found.streaming and "images stream" in caplog.text
 
@@ -293,11 +294,11 @@ def test_an_image_that_vanishes_is_named(photos, tmp_path):
 
 def test_a_read_that_hangs_is_a_named_error(photos, monkeypatch):
     release = threading.Event()
-    monkeypatch.setattr(stream, "decode", lambda path: release.wait(30))
+    monkeypatch.setattr(threads, "decode", lambda path: release.wait(30))
     paths = sorted(photos.glob("train/*/*"))[:3]
     try:
         with pytest.raises(LwbenchError, match=r"no image decoded for 0\.2 s: .*hangs"):
-            list(stream.decoded_batches([paths], 8, workers=1, patience_s=0.2))
+            list(threads.decoded_batches([paths], 8, workers=1, patience_s=0.2))
     finally:
         release.set()
 

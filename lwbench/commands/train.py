@@ -292,10 +292,10 @@ def _checkpoint_every(config: dict[str, Any]) -> float:
 
 def _data(config: dict[str, Any], options: Options, device):
     from ..data.augment import Augment
-    from ..data.pipeline import Data
+    from ..data.loader import Data
 
     augment = validated(Augment, config["data"].get("augment", {}), "data.augment")
-    source = DATASETS.build(_arguments(config, "data"), options.image_size)
+    source = DATASETS.build(_arguments(config, "data")).load(options.image_size)
     return Data(
         source,
         image_size=options.image_size,

@@ -1,1 +1,1 @@
-"""Data sets, one file a set. Importing a module registers its builder in `registry.DATASETS`."""
+"""Data sets, their loading and augmentation. Importing a module registers its data sets."""

@@ -1,78 +1,219 @@
-"""Decoded images kept on disk, so that only the first start of a run decodes them.
+"""Decoded images on disk, so that only the first start of a run decodes them.
 
-A pack is one file that holds its own digest: one that is damaged is made anew.
+Small sets are one .npz file with all arrays and their digest (`cached_arrays`). Sets that would
+stream are one file per split (`cached_squares`): the (N, S, S, 3) uint8 array as it is in memory,
+followed by 8 bytes of sha256 per image. A damaged file is made again; runs share the files.
 """
 
+import hashlib
 import logging
 import os
+import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
 
-from .keep import exclusive, keeping_folder, not_kept, replacing
+from ..paths import cache_home
 from .source import content_digest
+from .tree import Listing
+from .workers import batched, decoded_batches
 
 log = logging.getLogger("lwbench")
+
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
-VERSION = 1  # of the format and of what decoding yields; another number makes packs anew
+# of the formats and of what decoding gives; another number makes the files again
+ARRAYS_VERSION = 1
+SQUARES_VERSION = 1
 
-Pack = tuple[list[str], dict[str, np.ndarray], str]
+TAG_BYTES = 8  # of an image's digest
+CHECK_ALL_BYTES = 2 << 30  # larger files are checked at evenly spaced images, see `is_damaged`
+CHECKED = 4096
+
+Arrays = dict[str, np.ndarray]
 
 
-def packed(
-    name: str,
-    stamp: str,
-    cache: str | None,
-    make: Callable[[], tuple[list[str], dict[str, np.ndarray]]],
-) -> Pack:
-    """Class names, arrays and their digest: from the cache where it has them, else from `make`.
+def cached_arrays(
+    name: str, fingerprint: str, cache: str | None, make: Callable[[], tuple[list[str], Arrays]]
+) -> tuple[list[str], Arrays, str]:
+    """Return class names, arrays and their digest from the cache, or from `make`, which it caches.
 
-    `stamp`: what the content depends on; `cache`: a folder, or the user's one. A folder that cannot
-    be written costs the cache and one line, never the run.
+    `fingerprint`: of the files that the arrays are made from; `cache`: a folder, or the user's
+    cache. A folder that cannot be written costs the cache and a warning, never the run.
     """
-    path = keeping_folder(cache) / f"{name}-{stamp[:16]}-v{VERSION}.npz"
+    path = cache_folder(cache) / f"{name}-{fingerprint[:16]}-v{ARRAYS_VERSION}.npz"
     with exclusive(path) as problem:
-        if (kept := _kept(path)) is not None:
-            return kept
+        if (found := _cached_arrays(path)) is not None:
+            return found
         log.info("data %s: decoding the images once into %s", name, path)
         class_names, arrays = make()
         digest = content_digest(class_names, *(arrays[key] for key in ARRAYS))
         try:
             if problem is not None:
                 raise problem
-            save(path, class_names, arrays, digest)
+            save_arrays(path, class_names, arrays, digest)
         except OSError as error:
-            not_kept(path, error, "the next start decodes again")
+            warn_not_cached(path, error, "the next start decodes again")
     return class_names, arrays, digest
 
 
-def _kept(path: Path) -> Pack | None:
-    """The pack of that path, None where there is none or it is damaged."""
+def _cached_arrays(path: Path) -> tuple[list[str], Arrays, str] | None:
     try:
-        return load(path)
+        return load_arrays(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        # a folder that cannot be entered is no damage
         if os.path.exists(path):
             log.warning("%s: damaged (%s), decoding the images again", path, error)
         return None
 
 
-def load(path: Path) -> Pack:
-    """Read a pack and compare its digest. Raises ValueError where they differ."""
+def load_arrays(path: Path) -> tuple[list[str], Arrays, str]:
+    """Read a file of `save_arrays`. Raises ValueError where the content has another digest."""
     with np.load(path, allow_pickle=False) as file:
         class_names = file["class_names"].tolist()
         arrays = {key: file[key] for key in ARRAYS}
         digest = str(file["digest"])
+    # zip's own checksums do not cover everything that a damaged disk can do
     if content_digest(class_names, *(arrays[key] for key in ARRAYS)) != digest:
         raise ValueError("its digest does not match")
     return class_names, arrays, digest
 
 
-def save(path: Path, class_names: list[str], arrays: dict[str, np.ndarray], digest: str) -> None:
-    """Write a pack, which only then takes its place. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def save_arrays(path: Path, class_names: list[str], arrays: Arrays, digest: str) -> None:
+    """Write arrays, class names and digest atomically. Raises OSError."""
     with replacing(path) as file:
-        np.savez(file, class_names=np.array(class_names), digest=np.array(digest), **arrays)
+        content = {"class_names": np.array(class_names), "digest": np.array(digest), **arrays}
+        np.savez(file, allow_pickle=False, **content)
+
+
+def cached_squares(name: str, listing: Listing, side: int, cache: str) -> Tensor | None:
+    """Return the listing's images as squares, (N, side, side, 3) uint8, mapped from `cache`.
+
+    None, with a warning, where the cache cannot hold them: then they stream. Raises UsageError
+    naming an unreadable file.
+    """
+    file = f"{name}-{side}px-{listing.cache_key}-v{SQUARES_VERSION}.bin"
+    path = cache_folder(cache) / file
+    shape = (len(listing.paths), side, side, 3)
+    with exclusive(path) as problem:
+        try:
+            if not _is_intact(path, shape):
+                if problem is not None:
+                    raise problem
+                write_squares(path, listing.paths, side)
+            # copy on write: torch wants writable memory, and the file must stay as it is
+            return torch.from_numpy(np.memmap(path, np.uint8, "c", shape=shape))
+        except OSError as error:
+            warn_not_cached(path, error, "images stream")
+            return None
+
+
+def _is_intact(path: Path, shape: tuple[int, ...]) -> bool:
+    try:
+        if not is_damaged(path, shape):
+            return True
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        log.warning("%s: cannot be read (%s)", path, error.strerror or error)
+        return False
+    log.warning("%s: damaged, decoding the images again", path)
+    return False
+
+
+def write_squares(path: Path, paths: list[str], side: int) -> None:
+    """Decode all files into a new cache file.
+
+    Raises OSError, before anything is decoded where the disk has too little free space.
+    """
+    need = len(paths) * (side * side * 3 + TAG_BYTES)
+    free = shutil.disk_usage(path.parent).free
+    if need > free:
+        raise OSError(28, f"it needs {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free")
+    log.info("decoding %d images once into %s (%.1f GiB)", len(paths), path, need / 2**30)
+    tags = bytearray()
+    with replacing(path) as file:
+        for images in decoded_batches(batched(paths), side, workers=os.cpu_count() or 1):
+            for image in images.numpy():
+                tags += tag(image)
+            file.write(images.numpy().data)
+        file.write(tags)
+
+
+def is_damaged(path: Path, shape: tuple[int, ...]) -> bool:
+    """Whether the file's size or the digest of an image is wrong."""
+    count, image_bytes = shape[0], shape[1] * shape[2] * shape[3]
+    if path.stat().st_size != count * (image_bytes + TAG_BYTES):
+        return True
+    content = np.memmap(path, np.uint8, "r")
+    images = content[: count * image_bytes].reshape(count, image_bytes)
+    tags = content[count * image_bytes :].reshape(count, TAG_BYTES)
+    # reading a large file at each start would take longer than the cache saves: then 4,096 evenly
+    # spaced images stand for all
+    step = 1 if images.nbytes <= CHECK_ALL_BYTES else max(1, count // CHECKED)
+    return any(tag(images[row]) != tags[row].tobytes() for row in range(0, count, step))
+
+
+def tag(image: np.ndarray) -> bytes:
+    """Return the digest of one image's pixels, as stored behind the images."""
+    return hashlib.sha256(np.ascontiguousarray(image).data).digest()[:TAG_BYTES]
+
+
+def cache_folder(cache: str | None) -> Path:
+    """Return the folder that `data.cache` names, or the user's cache."""
+    return Path(os.path.expanduser(cache)) if cache else cache_home()
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[OSError | None]:
+    """Lock `path`, which need not exist, for this process, waiting for other processes.
+
+    Yields the error where the folder cannot be written: then no lock can be held, and nothing can
+    be cached.
+    """
+    lock = FileLock(f"{path}.lock")
+    problem = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            # decoding a large set takes minutes: say why nothing happens
+            log.warning("%s: waiting for another process that writes it", path)
+            lock.acquire()
+    except OSError as error:
+        problem = error
+    try:
+        yield problem
+    finally:
+        lock.release()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that replaces `path` when the block ends without an error.
+
+    To be used under `exclusive`. What a killed process left behind is overwritten. Raises OSError.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def warn_not_cached(path: Path, problem: OSError, consequence: str) -> None:
+    """Warn that a file is not cached, why, and what follows from it."""
+    log.warning("%s: not cached (%s), %s", path, problem.strerror or problem, consequence)

@@ -16,16 +16,15 @@ import torch
 from ..errors import UsageError, shown
 from ..paths import data_home
 from ..registry import DATASETS
+from .cache import Arrays, cached_arrays
 from .decode import decode
 from .download import download_once
-from .pack import packed
-from .source import Source, canonical, resident_source
-from .stream import Paths, batched, in_threads
-from .tree import Listing, first_with, require_root, scan_splits
+from .source import Dataset, Source, canonical, resident_source
+from .tree import Listing, Splits, first_with, require_root, require_sound, scan_splits
+from .workers import Paths, batched, in_threads
 
 SIDE = 32
 SPLITS = ("train", "test")
-Arrays = tuple[list[str], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -52,58 +51,77 @@ ARCHIVES = {
 
 
 @DATASETS.register
-def cifar10(image_size: int, *, root: str | None = None, cache: str | None = None) -> Source:
-    """CIFAR-10 at 32 px, resident; `image_size` is the device's affair. See `load_cifar`."""
-    return load_cifar("cifar10", root, cache)
+def cifar10(*, root: str | None = None, cache: str | None = None) -> Dataset:
+    """CIFAR-10 at 32 px, resident. See `Cifar`."""
+    return Cifar("cifar10", root, cache)
 
 
 @DATASETS.register
-def cifar100(image_size: int, *, root: str | None = None, cache: str | None = None) -> Source:
-    """CIFAR-100 at 32 px, resident; `image_size` is the device's affair. See `load_cifar`."""
-    return load_cifar("cifar100", root, cache)
+def cifar100(*, root: str | None = None, cache: str | None = None) -> Dataset:
+    """CIFAR-100 at 32 px, resident. See `Cifar`."""
+    return Cifar("cifar100", root, cache)
 
 
-def load_cifar(name: str, root: str | None, cache: str | None) -> Source:
-    """From the official archive, unpacked, or from image folders `root/{train,test}/<class>/*`.
+@dataclass(frozen=True)
+class Cifar(Dataset):
+    """Either set: the official archive, unpacked, or image folders `root/{train,test}/<class>/*`.
 
     `root`: the folder that holds either, or its parent; without one, the user's data folder, where
     the archive is downloaded to (torchvision's address and checksum). `cache`: the folder for the
-    decoded images. Raises UsageError where `root` is missing or holds neither, for an image that is
-    unreadable or not 32 px, and where the download fails.
+    decoded images, else the user's cache.
     """
-    if listings := splits(name, root, strict=True):
-        return from_folders(name, listings, cache)
-    place = find(name, root)
-    unpacked = first_with(place, [Path("."), Path(name)], (ARCHIVES[name].folder,))
-    if unpacked is None and root is not None:
-        raise UsageError(f"data.root={shown(root)}: no {name} in it; expected {layout(name)}")
-    if unpacked is None:
-        download(name, place)
-        unpacked = place
-    return from_archive(name, unpacked, cache)
 
+    name: str
+    root: str | None = None
+    cache: str | None = None
 
-def splits(dataset: str, root: str | None, strict: bool) -> tuple[Listing, Listing] | None:
-    """The files of image folders, see `scan_splits`; None where the set is no image folders."""
-    folders = first_with(find(dataset, root), [Path("."), Path(dataset)], SPLITS)
-    return scan_splits(folders, *SPLITS, strict) if folders else None
+    def listings(self) -> Splits | None:
+        """List the files of image folders; None for the archive. See `Dataset.listings`."""
+        folders = first_with(self._place(), [Path("."), Path(self.name)], SPLITS)
+        return scan_splits(folders, *SPLITS) if folders else None
 
+    def load(self, image_size: int) -> Source:
+        """Read the images, see `Dataset.load`; batches are resized to `image_size` on the device.
 
-def find(name: str, root: str | None) -> Path:
-    """Where the set is looked for. Raises UsageError where `root` is given and no folder."""
-    if root is None:
-        return data_home() / name
-    hint = f"leave data.root out to download {name} to {data_home() / name}"
-    return require_root(root, name, layout(name), hint)
+        Raises UsageError where `root` is missing or holds neither layout, for an image that is
+        unreadable or not 32 px, and where the download fails.
+        """
+        if splits := self.listings():
+            require_sound(splits)
+            return self._cached(*_of_folders(splits))
+        archive, place = ARCHIVES[self.name], self._place()
+        unpacked = first_with(place, [Path("."), Path(self.name)], (archive.folder,))
+        if unpacked is None and self.root is not None:
+            raise UsageError(
+                f"data.root={shown(self.root)}: no {self.name} in it; expected {layout(self.name)}"
+            )
+        if unpacked is None:
+            download(self.name, place)
+            unpacked = place
+        return self._cached(*_of_archive(archive, unpacked))
+
+    def _place(self) -> Path:
+        """The folder where the set is looked for; it exists where the user named it."""
+        home = data_home() / self.name
+        if self.root is None:
+            return home
+        hint = f"leave data.root out to download {self.name} to {home}"
+        return require_root(self.root, self.name, layout(self.name), hint)
+
+    def _cached(self, fingerprint: str, make: Callable[[], tuple[list[str], Arrays]]) -> Source:
+        class_names, arrays, digest = cached_arrays(self.name, fingerprint, self.cache, make)
+        classes = ARCHIVES[self.name].classes
+        return resident_source(self.name, class_names, arrays, classes, digest)
 
 
 def layout(name: str) -> str:
+    """Describe where the images are expected."""
     archive = ARCHIVES[name]
     return f"{{train,test}}/<class>/*.png or {archive.folder}/ ({archive.size})"
 
 
 def download(name: str, place: Path) -> None:
-    """Fetch and unpack the official archive. Raises UsageError where that fails."""
+    """Download and unpack the official archive. Raises UsageError where that fails."""
     from torchvision import datasets
 
     dataset = getattr(datasets, ARCHIVES[name].dataset)
@@ -117,59 +135,55 @@ def download(name: str, place: Path) -> None:
     )
 
 
-def from_archive(name: str, place: Path, cache: str | None) -> Source:
-    """From torchvision's unpacked archive in `place`, whose files it checks by their md5."""
-    archive = ARCHIVES[name]
+# For either layout: the fingerprint of the files, and a function that decodes them.
+
+
+def _of_archive(
+    archive: Archive, place: Path
+) -> tuple[str, Callable[[], tuple[list[str], Arrays]]]:
     files = [place / archive.folder / file for file in archive.files]
     if missing := [file for file in files if not file.is_file()]:
-        raise UsageError(f"{missing[0]}: missing; remove {missing[0].parent} to have it fetched")
+        raise UsageError(
+            f"{missing[0]}: missing; move {missing[0].parent} away to have it downloaded again"
+        )
     stats = [file.stat() for file in files]
     facts = [(f.name, s.st_size, s.st_mtime_ns) for f, s in zip(files, stats, strict=True)]
-    stamp = hashlib.sha256(repr(facts).encode()).hexdigest()
 
-    def make() -> Arrays:
+    def make() -> tuple[list[str], Arrays]:
         from torchvision import datasets
 
-        arrays = {}
+        arrays: Arrays = {}
         for split in SPLITS:
             try:
+                # torchvision compares the files' md5 with the official ones
                 loaded = getattr(datasets, archive.dataset)(str(place), train=split == "train")
             except RuntimeError:
                 raise UsageError(
                     f"{place / archive.folder}: a file does not match its checksum\n"
-                    "remove the folder and unpack or download the archive again"
+                    "move the folder away, and unpack or download the archive again"
                 ) from None
             images, labels = canonical(loaded.data, np.array(loaded.targets))
             arrays |= {f"{split}_images": images, f"{split}_labels": labels}
         return list(loaded.classes), arrays
 
-    return source(name, stamp, cache, make)
+    return hashlib.sha256(repr(facts).encode()).hexdigest(), make
 
 
-def from_folders(name: str, splits: tuple[Listing, Listing], cache: str | None) -> Source:
-    """From image folders, in whatever order their files are named."""
-    listings = dict(zip(SPLITS, splits, strict=True))
-    stamps = "".join(listing.stamp for listing in listings.values())
-    stamp = hashlib.sha256(stamps.encode()).hexdigest()
-
-    def make() -> Arrays:
-        arrays = {}
-        for split, listing in listings.items():
+def _of_folders(splits: Splits) -> tuple[str, Callable[[], tuple[list[str], Arrays]]]:
+    # sorting by content makes the order independent of how the files are named
+    def make() -> tuple[list[str], Arrays]:
+        arrays: Arrays = {}
+        for split, listing in zip(SPLITS, splits, strict=True):
             images, labels = canonical(decode_all(listing), np.array(listing.labels))
             arrays |= {f"{split}_images": images, f"{split}_labels": labels}
-        return listings["train"].class_names, arrays
+        return splits[0].class_names, arrays
 
-    return source(name, stamp, cache, make)
-
-
-def source(name: str, stamp: str, cache: str | None, make) -> Source:
-    """The set as the rest sees it, decoded by `make` where the cache does not have it."""
-    class_names, arrays, digest = packed(name, stamp, cache, make)
-    return resident_source(name, class_names, arrays, ARCHIVES[name].classes, digest)
+    fingerprints = "".join(listing.fingerprint for listing in splits)
+    return hashlib.sha256(fingerprints.encode()).hexdigest(), make
 
 
 def decode_all(listing: Listing) -> np.ndarray:
-    """All images of a listing, (N, 32, 32, 3) uint8. Raises UsageError naming one that is not."""
+    """Decode all images of a listing, (N, 32, 32, 3) uint8. Raises UsageError naming a bad one."""
 
     def start(paths: Paths) -> tuple[torch.Tensor, Callable[[int], None]]:
         images = torch.empty(len(paths), SIDE, SIDE, 3, dtype=torch.uint8)
@@ -184,12 +198,12 @@ def decode_all(listing: Listing) -> np.ndarray:
 
 
 def decode_square(path: Path | str) -> torch.Tensor:
-    """One image, (32, 32, 3) uint8. Raises UsageError naming a file that is none of that size."""
+    """Decode one image to (32, 32, 3) uint8. Raises UsageError where it has another size."""
     pixels = decode(path)
     height, width = pixels.shape[1:]
     if (height, width) != (SIDE, SIDE):
         raise UsageError(
             f"{shown(path)}: {width} x {height} px, where CIFAR has 32 x 32\n"
-            "for images of other sizes take data=folder"
+            "for images of other sizes use data=folder"
         )
     return pixels.permute(1, 2, 0)

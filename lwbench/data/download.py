@@ -1,4 +1,4 @@
-"""Fetch an archive into the user's data folder, or say at once how to place it by hand."""
+"""Download of an archive into the user's data folder; errors say how to place it by hand."""
 
 import logging
 import os
@@ -22,27 +22,27 @@ TIMEOUT_S = 10
 def download_once(
     fetch: Callable[[Path], object], *, name: str, url: str, size: str, folder: Path, tree: str
 ) -> None:
-    """Put `folder/tree` there, whole or not at all, one process at a time.
+    """Download and unpack `folder/tree` atomically; one process downloads, others wait for it.
 
-    `fetch(place)`: torchvision's own download with its checksum, which unpacks `place/tree`. Half a
-    download fails its checksum and is fetched again; half an unpacked tree never takes its place.
-    Raises UsageError where the server cannot be reached, the folder cannot be written or the
-    archive does not match its checksum, with the path, the size, the address and what to do.
+    `fetch(place)`: torchvision's own download with its checksum, which unpacks `place/tree`. An
+    incomplete download fails its checksum and is fetched again. Raises UsageError where the server
+    cannot be reached, the folder cannot be written or the archive does not match its checksum, with
+    the path, the size, the address and what to do.
     """
     by_hand = f"place it by hand: unpack {url} ({size}) in {folder}, or set data.root"
     staging = folder / ".download"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".download.lock"):
-            if is_folder(folder / tree):  # another process was faster
-                return
-            # torchvision waits without limit: a look beforehand fails fast
+            if is_folder(folder / tree):
+                return  # another process has downloaded it while this one waited
+            # torchvision waits for a silent server without limit: a first request fails fast
             request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "lwbench"})
             urllib.request.urlopen(request, timeout=TIMEOUT_S).close()
             log.info("data %s: downloading %s (%s) into %s", name, url, size, folder)
-            # torchvision takes any tree, half of one too, for the whole
+            # torchvision would take the remains of an interrupted unpacking for the complete set
             shutil.rmtree(staging / tree, ignore_errors=True)
-            with nothing_outside():
+            with safe_extraction():
                 fetch(staging)
             (folder / tree).parent.mkdir(parents=True, exist_ok=True)
             os.replace(staging / tree, folder / tree)
@@ -55,16 +55,17 @@ def download_once(
 
 
 @contextmanager
-def nothing_outside() -> Iterator[None]:
-    """Meanwhile no tar archive writes outside its folder, makes a device or links elsewhere.
+def safe_extraction() -> Iterator[None]:
+    """Prevent tar archives from writing outside their folder, making devices or linking elsewhere.
 
-    Python before 3.14 extracts whatever an archive says, and torchvision leaves it at that.
+    Python before 3.14 extracts whatever an archive contains, and torchvision does not restrict it.
     """
     before = tarfile.TarFile.__dict__.get("extraction_filter")
     tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
     try:
         yield
     finally:
+        # set back exactly: the attribute's absence means Python's default
         if before is None:
             del tarfile.TarFile.extraction_filter
         else:

@@ -1,27 +1,37 @@
-"""Any tree of image folders, so that users bring their own images."""
+"""Data sets of image folders: a user's own, ImageNet and Caltech-256."""
 
 import os
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from ..errors import UsageError, shown
+from ..paths import data_home
 from ..registry import DATASETS
-from .source import Source
-from .streamed import Share, streamed_source
-from .tree import Listing, is_folder, require_root, scan, scan_splits, split_listing
-from .verify import OnBadImage
+from .download import download_once
+from .streamed import ImageFiles, OnBadImage, Share
+from .tree import (
+    Splits,
+    first_with,
+    is_folder,
+    require_root,
+    scan,
+    scan_splits,
+    split_listing,
+)
+
+# a name is part of paths: no separators, no control characters, neither "." nor ".."
+Name = Annotated[str, Field(pattern=r"^\.?[^/.\x00-\x1f][^/\x00-\x1f]*$")]
+
+HELD_OUT = 8  # one in eight images of a class is for validation where a set has no test images
 
 LAYOUT = "{train,test}/<class>/<image>, {train,val}/<class>/<image> or <class>/<image>"
-
-Name = Annotated[
-    str, Field(pattern=r"^\.?[^/.\x00-\x1f][^/\x00-\x1f]*$")
-]  # it becomes part of paths
 
 
 @DATASETS.register
 def folder(
-    image_size: int,
     *,
     root: str | None = None,
     name: Name | None = None,
@@ -29,33 +39,139 @@ def folder(
     split_seed: int = 0,
     crop: Share = 0.875,
     on_bad_image: OnBadImage = "raise",
-) -> Source:
-    """A tree of images, streamed. `root`: see LAYOUT; `name`: in paths and tables, else root's.
+) -> ImageFiles:
+    """Any folder of images, streamed. `root`: see LAYOUT; `name`: in paths and tables, else root's.
 
     Without a test or val folder, 1/8 of each class, drawn by `split_seed`, is for validation.
-    `cache`, `crop`, `on_bad_image`: see `streamed_source`. Raises UsageError where the tree is
-    missing or faulty.
+    `cache`, `crop`, `on_bad_image`: see `ImageFiles`.
     """
-    return streamed_source(
+    return ImageFiles(
         name or os.path.basename(os.path.realpath(root or ".")),
-        splits(root, split_seed, strict=on_bad_image == "raise"),
-        image_size=image_size,
+        partial(_folder_splits, root, split_seed),
         crop=crop,
         cache=cache,
         on_bad_image=on_bad_image,
     )
 
 
-def splits(root: str | None, split_seed: int, strict: bool) -> tuple[Listing, Listing]:
-    """Training and test listing of a tree. Raises UsageError where it has neither layout."""
+def _folder_splits(root: str | None, split_seed: int) -> Splits:
     if root is None:
         raise UsageError(f"data=folder needs data.root=<folder>, laid out as {LAYOUT}")
     place = require_root(root, "data=folder", LAYOUT, "give the folder of your images")
     held = [other for other in ("test", "val") if is_folder(place / other)]
     trained = is_folder(place / "train")
     if trained and held:
-        return scan_splits(place, "train", held[0], strict)
+        return scan_splits(place, "train", held[0])
     if trained or held:
         found = "train" if trained else held[0]
         raise UsageError(f"{shown(place)}: a folder {found}, and no other split; expected {LAYOUT}")
-    return split_listing(scan(place, strict=strict), 8, split_seed, strict)
+    return split_listing(scan(place), HELD_OUT, split_seed)
+
+
+IMAGENET = "{train,val}/<wnid>/*.JPEG (about 145 GB)"
+IMAGENET_HOW = (
+    "its licence forbids a download without an account: see https://image-net.org/download.php"
+)
+
+
+@DATASETS.register
+def imagenet(
+    *,
+    root: str | None = None,
+    cache: str | None = None,
+    crop: Share = 0.875,
+    on_bad_image: OnBadImage = "raise",
+) -> ImageFiles:
+    """ImageNet (ILSVRC 2012) or a sample of it, streamed.
+
+    1,281,167 training and 50,000 validation images in 1,000 classes (Russakovsky et al.: ImageNet
+    large scale visual recognition challenge, IJCV 2015, https://image-net.org). `root`: the folder
+    of train and val, or its parent; without one, `imagenet` in the user's data folder. `cache`,
+    `crop`, `on_bad_image`: see `ImageFiles`.
+    """
+    return ImageFiles(
+        "imagenet",
+        partial(_imagenet_splits, root),
+        crop=crop,
+        cache=cache,
+        on_bad_image=on_bad_image,
+        published_classes=1000,
+    )
+
+
+def _imagenet_splits(root: str | None) -> Splits:
+    default = str(data_home() / "imagenet")
+    place = require_root(root or default, "imagenet", IMAGENET, IMAGENET_HOW)
+    tree = first_with(place, [Path("."), Path("imagenet")], ("train", "val"))
+    if tree is None:
+        raise UsageError(f"{shown(place)}: no imagenet in it; expected {IMAGENET}\n{IMAGENET_HOW}")
+    return scan_splits(tree, "train", "val")
+
+
+CALTECH = "256_ObjectCategories"
+CALTECH_URL = "https://data.caltech.edu/records/nyy15-4j048/files/256_ObjectCategories.tar"
+CALTECH_SIZE = "1.2 GB"
+CLUTTER = frozenset({"257.clutter"})  # 827 photographs of no class
+
+
+@DATASETS.register
+def caltech256(
+    *,
+    root: str | None = None,
+    cache: str | None = None,
+    split_seed: int = 0,
+    crop: Share = 0.875,
+    on_bad_image: OnBadImage = "raise",
+) -> ImageFiles:
+    """Caltech-256, streamed: 29,780 photographs in 256 classes, without the clutter folder.
+
+    Griffin, Holub, Perona: Caltech-256 object category dataset, 2007,
+    https://data.caltech.edu/records/nyy15-4j048. It has no official split; ldc (section 4.2) draws
+    1/8 of each class for validation, here by `split_seed`. `root`: the folder 256_ObjectCategories
+    or one that holds it; without one, the user's data folder, where it is downloaded to. `cache`,
+    `crop`, `on_bad_image`: see `ImageFiles`.
+    """
+    return ImageFiles(
+        "caltech256",
+        partial(_caltech_splits, root, split_seed),
+        crop=crop,
+        cache=cache,
+        on_bad_image=on_bad_image,
+        published_classes=256,
+        published_images=29_780,
+    )
+
+
+def _caltech_splits(root: str | None, split_seed: int) -> Splits:
+    layout = f"{CALTECH}/<class>/*.jpg ({CALTECH_SIZE})"
+    if root is None:
+        place = data_home() / "caltech256"
+    else:
+        hint = f"leave data.root out to download it to {data_home() / 'caltech256'}"
+        place = require_root(root, "caltech256", layout, hint)
+    tree = place if place.name == CALTECH else _find_caltech(place)
+    if tree is None and root is not None:
+        raise UsageError(f"data.root={shown(root)}: no caltech256 in it; expected {layout}")
+    if tree is None:
+        _download_caltech(place)
+        tree = place / "caltech256" / CALTECH
+    return split_listing(scan(tree, CLUTTER), HELD_OUT, split_seed)
+
+
+def _find_caltech(place: Path) -> Path | None:
+    # torchvision unpacks the archive into a folder caltech256 of its own
+    holder = first_with(place, [Path("."), Path("caltech256")], (CALTECH,))
+    return holder / CALTECH if holder else None
+
+
+def _download_caltech(place: Path) -> None:
+    from torchvision.datasets import Caltech256
+
+    download_once(
+        lambda staging: Caltech256(str(staging), download=True),
+        name="caltech256",
+        url=CALTECH_URL,
+        size=CALTECH_SIZE,
+        folder=place,
+        tree=f"caltech256/{CALTECH}",
+    )

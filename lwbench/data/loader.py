@@ -1,7 +1,7 @@
-"""One `Data` object for the engine: batches of normalised images on the device.
+"""Batches of normalised images on the device, for training and evaluation.
 
 Small sets lie on the device as one uint8 tensor, large ones stream from files; order and
-augmentation are functions of (seed, epoch, image) in both, see `draws`.
+augmentation are functions of (seed, epoch, image) in both cases, see `draws`.
 """
 
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UsageError
-from .augment import Augment, Draws, soft_labels
-from .draws import epoch_order
+from .augment import Augment, soft_labels
+from .draws import Draws, epoch_order
 from .source import Source, Split
-from .stream import decoded_batches
+from .workers import decoded_batches
 
 Batch = tuple[Tensor, Tensor]
 
@@ -23,9 +23,9 @@ Batch = tuple[Tensor, Tensor]
 class Data:
     """A data set on a device, as batches; see `train_batches` and `eval_batches`.
 
-    `nbytes`: what it keeps on the device for good. `mean`, `std`: of the training images in [0, 1],
-    per channel. Raises UsageError where the training set has fewer than two images, or where images
-    are mixed in pairs and the batch size is odd.
+    `nbytes`: what stays on the device during the whole run. `mean`, `std`: of the training images
+    in [0, 1], per channel. Raises UsageError where the training set has fewer than two images, or
+    where images are mixed in pairs and the batch size is odd.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Data:
             raise UsageError(f"data {source.name}: training needs at least two images")
         if augment.mixes and batch_size % 2:
             raise UsageError(
-                f"batch_size={batch_size}: mixup and cutmix mix pairs, so make it even"
+                f"batch_size={batch_size}: mixup and cutmix mix pairs, so it must be even"
             )
         self.source, self.augment = source, augment
         self.name, self.class_names = source.name, source.class_names
@@ -53,18 +53,21 @@ class Data:
         self.train_size, self.test_size = len(source.train), len(source.test)
         self.mean, self.std, self.digest = source.mean, source.std, source.digest
         self.streaming = source.streaming
-        self.device, self.dtype, self.workers = torch.empty(0, device=device).device, dtype, workers
+        # a tensor's device has an index ("cuda:0"), so that devices compare equal
+        self.device = torch.empty(0, device=device).device
+        self.dtype, self.workers = dtype, workers
         self.steps_per_epoch = len(self._train_bounds())
         self._splits = {"train": self._place(source.train), "test": self._place(source.test)}
         kept = [t for s in self._splits.values() for t in (s.labels, s.images) if t is not None]
         self.nbytes = sum(t.nbytes for t in kept if t.device.type == self.device.type)
-        # one factor a value of a row: repeated, the innermost loop is long enough to vectorise
+        # one factor per value of a row rather than per channel: the innermost loop is long enough
+        # to be vectorised
         scale, shift = 1 / (255 * torch.tensor(self.std)), torch.tensor(self.mean)
         self._scale = scale.repeat(source.window).to(self.device)
         self._shift = (-shift / torch.tensor(self.std)).repeat(source.window).to(self.device)
 
     def train_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The epoch's batches from optimizer step `start` on; those before it cost nothing.
+        """Yield the epoch's batches from optimizer step `start` on; nothing before it is read.
 
         Images: (B, 3, image_size, image_size) in `dtype`, channels_last, augmented. Labels: (B,)
         int64, or (B, num_classes) float32 with mixup or cutmix.
@@ -82,7 +85,10 @@ class Data:
             yield self._augmented(images, labels, draws.take(index))
 
     def eval_batches(self, split: Literal["test", "train"] = "test") -> Iterator[Batch]:
-        """All images once, in canonical order, by their central windows; as `train_batches`."""
+        """Yield all images of a split once, in canonical order: their central windows and labels.
+
+        Shapes as in `train_batches`, with hard labels.
+        """
         count = len(self._splits[split])
         bounds = [
             (first, min(first + self.batch_size, count))
@@ -95,8 +101,9 @@ class Data:
 
     def _train_bounds(self) -> list[tuple[int, int]]:
         firsts = list(range(0, self.train_size, self.batch_size))
+        # batch norm cannot train on one image: a last batch of one joins the batch before it
         if len(firsts) > 1 and self.train_size - firsts[-1] == 1:
-            firsts.pop()  # batch norm cannot train on one image: it joins the batch before it
+            firsts.pop()
         return list(zip(firsts, [*firsts[1:], self.train_size], strict=True))
 
     def _place(self, split: Split) -> Split:
@@ -106,7 +113,7 @@ class Data:
         return Split(split.labels.to(self.device), images, split.paths)
 
     def _fits(self, nbytes: int) -> bool:
-        """Whether images may live on the device: a quarter of what is free there, at most."""
+        # a quarter of what is free: the rest is for the network, its activations and other splits
         if self.device.type != "cuda":
             return True
         return nbytes <= torch.cuda.mem_get_info(self.device)[0] // 4
@@ -114,35 +121,40 @@ class Data:
     def _raw(
         self, name: str, order: Tensor, bounds: list[tuple[int, int]]
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(index (B,), images (B, S, S, 3) uint8, labels (B,)) for each part of `order`."""
+        """Yield (index (B,), images (B, S, S, 3) uint8, labels (B,)) for each part of `order`."""
         split = self._splits[name]
         indices = [order[first:last] for first, last in bounds]
         streamed = self._stream(split, indices) if split.images is None else None
         placed = order.to(self.device)
         for first, last in bounds:
             index = placed[first:last]
-            if streamed is not None:
+            if split.images is None:
+                assert streamed is not None
                 images = next(streamed)
             elif split.images.device == self.device:
                 images = split.images.index_select(0, index)
-            else:  # a cache on disk, larger than the device
+            else:
+                # a cache on disk that is larger than the device's memory
                 images = split.images.index_select(0, order[first:last])
             images = images.to(self.device, non_blocking=True)
             yield index, images, split.labels.index_select(0, index)
 
     def _stream(self, split: Split, indices: list[Tensor]) -> Iterator[Tensor]:
+        paths = split.paths or []
         return decoded_batches(
-            [[split.paths[i] for i in index.tolist()] for index in indices],
+            [[paths[i] for i in index.tolist()] for index in indices],
             self.source.stored,
             workers=self.workers,
             pinned=self.device.type == "cuda",
         )
 
     def _augmented(self, images: Tensor, labels: Tensor, draws: Draws) -> Batch:
+        # cropping before normalising: bytes are moved rather than floats, and pixels outside the
+        # window are never converted
         x = self._normalised(self.augment.crop(images, draws, self.source.window))
         x = self._resized(self.augment.finish(x, draws))
-        if draws.share is not None:
-            labels = soft_labels(labels, draws, self.num_classes)
+        if draws.mixing is not None:
+            labels = soft_labels(labels, draws.mixing, self.num_classes)
         return x, labels
 
     def _normalised(self, images: Tensor) -> Tensor:
@@ -152,11 +164,11 @@ class Data:
         return rows.to(self.dtype).view(count, side, side, 3).permute(0, 3, 1, 2)
 
     def _resized(self, x: Tensor) -> Tensor:
-        """Bilinear to `image_size`, with antialias where it shrinks."""
+        """Resize to `image_size`, bilinear, with antialias where images become smaller."""
         size = self.image_size
         if x.shape[-1] != size:
             smaller = size < x.shape[-1]
-            # PyTorch's antialias knows no half precision on CPUs
+            # antialiased interpolate does not support half precision on CPU
             source = x.float() if smaller and x.device.type == "cpu" else x
             x = F.interpolate(
                 source, (size, size), mode="bilinear", align_corners=False, antialias=smaller

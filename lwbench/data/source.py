@@ -1,7 +1,8 @@
-"""What a data set is to the rest: two splits of images with labels, and the facts about them."""
+"""Data sets as the rest of the program sees them: located files, then images with labels."""
 
 import hashlib
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .tree import Splits
+
 log = logging.getLogger("lwbench")
+
+Channels = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images and their labels in canonical order; either `images` or `paths` is given.
+    """Images and their labels in canonical order; at least one of `images` and `paths` is given.
 
-    `labels`: (N,) int64. `images`: (N, S, S, 3) uint8, resident. `paths`: N files that workers
-    decode to S x S, streaming.
+    `labels`: (N,) int64. `images`: (N, S, S, 3) uint8, in memory or mapped from a cache. `paths`: N
+    files that are decoded to S x S while training, where there are no `images`.
     """
 
     labels: Tensor
@@ -31,13 +36,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set as its builder returns it.
+    """A data set that is ready to be trained on.
 
     `stored`: side S of the stored images, in pixels. `window`: side of the crop that training and
     evaluation take from them, before it is resized to the network's input. `mean`, `std`: per
     channel, of the training images in [0, 1]. `digest`: sha256 of the content, as hex (of pixels
-    and labels, or of relative paths and file sizes where images stream). `left_out`: files that
-    are no readable images and were passed over, as `path (reason)`.
+    and labels, or of relative paths and file sizes where images stream). `left_out`: unreadable
+    files that are not part of the set, as `path (reason)`.
     """
 
     name: str
@@ -46,8 +51,8 @@ class Source:
     test: Split
     stored: int
     window: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Channels
+    std: Channels
     digest: str
     published_classes: int | None = None
     published_images: int | None = None
@@ -72,15 +77,38 @@ class Source:
         return self.train.images is None
 
 
-def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of (N, H, W, 3) uint8 images, in units of [0, 1].
+class Dataset(ABC):
+    """What a builder of the registry returns: a configured data set, of which nothing is read yet.
 
-    The sums are of integers, so neither order nor threads change a digit. A constant channel has
-    the deviation 1, so that dividing by it is harmless.
+    `load` reads it for training and evaluation; `listings` gives `lwbench check` the files.
     """
+
+    name: str
+
+    @abstractmethod
+    def listings(self) -> Splits | None:
+        """Find the training and test files; None for a set that is not stored as image files.
+
+        Raises UsageError where the set is missing.
+        """
+
+    @abstractmethod
+    def load(self, image_size: int) -> Source:
+        """Read the set for networks whose input has `image_size` px.
+
+        Raises UsageError where the set is missing or faulty.
+        """
+
+
+def channel_statistics(images: Tensor) -> tuple[Channels, Channels]:
+    """Compute mean and standard deviation per channel of (N, H, W, 3) uint8, in units of [0, 1].
+
+    A constant channel has the deviation 1, so that dividing by it is harmless.
+    """
+    # sums of integers: neither their order nor the number of threads changes a digit
     total, squares = np.zeros(3, dtype=np.int64), np.zeros(3, dtype=np.int64)
     square = np.arange(256, dtype=np.uint16) ** 2
-    # chunks small enough for the processor's cache, and for sums of squares below 2**32
+    # chunks that fit into the processor's cache, and whose sums of squares stay below 2**32
     for chunk in images.split(max(1, 2**20 // images[0].numel())):
         values = chunk.numpy().reshape(len(chunk), -1)
         for sums, part in ((total, values), (squares, square[values])):
@@ -89,14 +117,19 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     mean = torch.from_numpy(total / count)
     std = (torch.from_numpy(squares / count) - mean.square()).clamp_min(0).sqrt()
     std[std < 1e-6 * 255] = 255
-    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
+    return _channels(mean / 255), _channels(std / 255)
+
+
+def _channels(values: Tensor) -> Channels:
+    red, green, blue = values.tolist()
+    return red, green, blue
 
 
 def canonical(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same images ordered by class, then by the sha256 of their pixels.
+    """Order images by class, then by the sha256 of their pixels.
 
-    An archive and a folder of one data set hold its images in different orders; after this they are
-    the same set, and give the same run.
+    An archive and a folder of one data set hold its images in different orders; in this order they
+    are the same set, and training on either gives the same run.
     """
     images = np.ascontiguousarray(images)
     digests = [hashlib.sha256(image).digest() for image in images]
@@ -105,11 +138,12 @@ def canonical(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def content_digest(class_names: Iterable[str], *arrays: np.ndarray) -> str:
-    """The sha256, as hex, of class names and arrays (with their shapes)."""
+    """Return the sha256, as hex, of class names and arrays (with their shapes)."""
     digest = hashlib.sha256("\0".join(class_names).encode("utf-8", "surrogateescape"))
     for array in arrays:
+        # without shapes, moving a row from one array to the next would go unnoticed
         digest.update(str(array.shape).encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
@@ -120,24 +154,21 @@ def resident_source(
     published_classes: int | None = None,
     digest: str | None = None,
 ) -> Source:
-    """A source of images that all fit in memory.
+    """Make a source of images that all fit in memory.
 
     `arrays`: `train_images`, `train_labels`, `test_images`, `test_labels`, in canonical order.
+    `digest`: their `content_digest`, where it is known already.
     """
-    train, test = (
-        Split(
-            labels=torch.from_numpy(arrays[f"{split}_labels"]),
-            images=torch.from_numpy(arrays[f"{split}_images"]),
-        )
-        for split in ("train", "test")
-    )
-    mean, std = channel_statistics(train.images)
-    side = train.images.shape[1]
+    images = torch.from_numpy(arrays["train_images"])
+    mean, std = channel_statistics(images)
+    side = images.shape[1]
     return Source(
         name=name,
         class_names=class_names,
-        train=train,
-        test=test,
+        train=Split(torch.from_numpy(arrays["train_labels"]), images),
+        test=Split(
+            torch.from_numpy(arrays["test_labels"]), torch.from_numpy(arrays["test_images"])
+        ),
         stored=side,
         window=side,
         mean=mean,

@@ -1,89 +1,207 @@
-"""Large data sets as sources: files that are decoded while training, or once into a cache."""
+"""Data sets of image files: decoded while training, or once into a cache on disk.
+
+With `on_bad_image: skip` all files are decoded beforehand, to leave the unreadable ones out.
+"""
 
 import hashlib
+import json
 import logging
 import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from .packfile import packed_images
-from .source import Source, Split, channel_statistics
-from .stream import batched, decoded_batches
-from .tree import Listing
-from .verify import OnBadImage, without_bad_images
+from ..errors import shown
+from ..runs.files import read_json, write_atomically
+from .cache import cache_folder, cached_squares, warn_not_cached
+from .decode import UNREAD
+from .source import Dataset, Source, Split, channel_statistics
+from .tree import (
+    Listing,
+    Splits,
+    require_every_class,
+    require_same_classes,
+    require_sound,
+    some,
+)
+from .workers import Found, batched, decoded_batches, examined
 
 log = logging.getLogger("lwbench")
 
 Share = Annotated[float, Field(gt=0, le=1)]
-SAMPLE = 512  # images whose mean and deviation stand for the training set's
+OnBadImage = Literal["raise", "skip"]
+
+SAMPLE = 512  # images from which mean and standard deviation are computed
+REPORT_S = 30.0  # seconds between two reports of a decoding that takes long
 
 
-def streamed_source(
-    name: str,
-    splits: tuple[Listing, Listing],
-    *,
-    image_size: int,
-    crop: float,
-    cache: str | None,
-    on_bad_image: OnBadImage = "raise",
-    published_classes: int | None = None,
-    published_images: int | None = None,
-) -> Source:
-    """A source of files: `splits` are the training and the test listing.
+@dataclass(frozen=True)
+class ImageFiles(Dataset):
+    """A data set of image files.
 
-    Images are kept, or cached, as squares of `image_size / crop` px, of which training takes a
-    random and evaluation the central window of `image_size`: 224 of 256 px with 0.875. Mean and
-    deviation are those of up to 512 training images, evenly spaced in canonical order. `cache`:
-    a folder for the decoded images, else every epoch decodes them. `on_bad_image`: a file that is
-    no image ends the run where it is read, or all such are found first and left out ("skip"): the
-    splits of a set that may hold such files come from `scan` with `strict=False`.
+    `find` lists the training and the test files. Images are stored as squares of
+    `image_size / crop` px, of which training takes a random and evaluation the central window of
+    `image_size`: 224 of 256 px with 0.875. `cache`: a folder for the decoded squares; without one,
+    every epoch decodes the files. `on_bad_image`: an unreadable file ends the run where it is read
+    ("raise"), or all such files are found beforehand and left out ("skip").
     """
-    left_out: list[str] = []
-    if on_bad_image == "skip":
-        splits, left_out = without_bad_images(name, splits, cache)
-    side = round(image_size / crop)
-    sample = splits[0].paths[:: -(-len(splits[0].paths) // SAMPLE)]
-    mean, std = channel_statistics(decode_files(sample, side))
-    train, test = (
-        Split(
+
+    name: str
+    find: Callable[[], Splits]
+    crop: float
+    cache: str | None = None
+    on_bad_image: OnBadImage = "raise"
+    published_classes: int | None = None
+    published_images: int | None = None
+
+    def listings(self) -> Splits:
+        """Find the training and test files, see `Dataset.listings`."""
+        return self.find()
+
+    def load(self, image_size: int) -> Source:
+        """Make a source of the files, see `Dataset.load`.
+
+        Mean and deviation are those of up to 512 training images, evenly spaced in canonical order.
+        """
+        splits = self.find()
+        left_out: list[str] = []
+        if self.on_bad_image == "skip":
+            splits, left_out = without_bad_images(self.name, splits, self.cache)
+        else:
+            require_sound(splits)
+        side = round(image_size / self.crop)
+        sample = splits[0].paths[:: -(-len(splits[0].paths) // SAMPLE)]
+        mean, std = channel_statistics(decode_files(sample, side))
+        train, test = (
+            self._split(part, listing, side)
+            for part, listing in zip(("train", "test"), splits, strict=True)
+        )
+        return Source(
+            name=self.name,
+            class_names=splits[0].class_names,
+            train=train,
+            test=test,
+            stored=side,
+            window=image_size,
+            mean=mean,
+            std=std,
+            digest=listing_digest(splits),
+            published_classes=self.published_classes,
+            published_images=self.published_images,
+            left_out=tuple(left_out),
+        )
+
+    def _split(self, part: str, listing: Listing, side: int) -> Split:
+        images = None
+        if self.cache:
+            images = cached_squares(f"{self.name}-{part}", listing, side, self.cache)
+        return Split(
             labels=torch.tensor(listing.labels, dtype=torch.int64),
-            images=packed_images(f"{name}-{part}", listing, side, cache) if cache else None,
+            images=images,
             paths=[Path(path) for path in listing.paths],
         )
-        for part, listing in zip(("train", "test"), splits, strict=True)
-    )
-    return Source(
-        name=name,
-        class_names=splits[0].class_names,
-        train=train,
-        test=test,
-        stored=side,
-        window=image_size,
-        mean=mean,
-        std=std,
-        digest=listing_digest(splits),
-        published_classes=published_classes,
-        published_images=published_images,
-        left_out=tuple(left_out),
-    )
 
 
 def decode_files(paths: list[str], side: int) -> Tensor:
-    """All files as squares, (N, side, side, 3) uint8. Raises UsageError naming a bad one."""
+    """Decode all files to squares, (N, side, side, 3) uint8. Raises BadImage."""
     workers = min(8, os.cpu_count() or 1)
     return torch.cat(list(decoded_batches(batched(paths), side, workers=workers)))
 
 
-def listing_digest(splits: tuple[Listing, Listing]) -> str:
-    """The sha256, as hex, of each split's relative paths and file sizes."""
+def listing_digest(splits: Splits) -> str:
+    """Return the sha256, as hex, of each split's relative paths and file sizes."""
     digest = hashlib.sha256()
     for part, listing in zip(("train", "test"), splits, strict=True):
         for path, size in zip(listing.paths, listing.sizes, strict=True):
+            # <class>/<file>: the same set in another place has the same digest
             relative = "/".join(Path(path).parts[-2:])
             text = f"{part}/{relative}\0{size}\n"
             digest.update(text.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def without_bad_images(name: str, splits: Splits, cache: str | None) -> tuple[Splits, list[str]]:
+    """Return the splits without unreadable files, and a line `path (reason)` for each of those.
+
+    All files are decoded beforehand, since the order of the images must not depend on what is found
+    during training. The outcome is cached, in `cache` or the user's cache, and holds until the
+    files change. Raises UsageError for a class that has no image left, or that one split lacks.
+    """
+    bad = [
+        bad_images(f"{name}-{part}", listing, cache)
+        for part, listing in zip(("train", "test"), splits, strict=True)
+    ]
+    left_out = [
+        f"{shown(listing.paths[row])} ({reason})"
+        for listing, reasons in zip(splits, bad, strict=True)
+        for row, reason in reasons.items()
+    ]
+    if left_out:
+        total = sum(len(listing.paths) for listing in splits)
+        log.warning(
+            "data %s: %d of %d files are unreadable and left out: %s",
+            *(name, len(left_out), total, some(left_out, most=3)),
+        )
+    train, test = (_without(listing, rows) for listing, rows in zip(splits, bad, strict=True))
+    require_same_classes((train, test))
+    require_every_class((train, test))
+    return (train, test), left_out
+
+
+def _without(listing: Listing, bad: dict[int, str]) -> Listing:
+    good = torch.ones(len(listing.paths), dtype=torch.bool)
+    good[list(bad)] = False
+    return listing.part(good)
+
+
+def bad_images(name: str, listing: Listing, cache: str | None) -> dict[int, str]:
+    """Return row and reason of each unreadable file, from the cache or by decoding all."""
+    path = cache_folder(cache) / f"{name}-{listing.cache_key}-bad.json"
+    if (known := _read_bad(path)) is not None:
+        return known
+    bad = {}
+    for row, found in enumerate(_examined_with_reports(listing.paths, name)):
+        if isinstance(found, str):
+            bad[row] = found
+    if any(reason.startswith(UNREAD) for reason in bad.values()):
+        # a disk or a permission can be repaired without a change of the file: look again next time
+        return bad
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps({"bad": bad, "digest": _digest(bad)}))
+    except OSError as error:
+        warn_not_cached(path, error, "the next start decodes all images again")
+    return bad
+
+
+def _examined_with_reports(paths: Sequence[str], name: str) -> Iterator[Found]:
+    log.info("data %s: decoding %d images once, to find unreadable ones", name, len(paths))
+    done, last = 0, time.monotonic()
+    for batch in examined(paths, os.cpu_count() or 1):
+        yield from batch
+        done += len(batch)
+        # silence for minutes would look like a hang
+        if time.monotonic() - last > REPORT_S:
+            log.warning("data %s: %d of %d images decoded", name, done, len(paths))
+            last = time.monotonic()
+
+
+def _read_bad(path: Path) -> dict[int, str] | None:
+    known = read_json(path)
+    if known is None or not isinstance(known.get("bad"), dict):
+        return None
+    if known.get("digest") != _digest(known["bad"]):
+        log.warning("%s: damaged, decoding all images again", path)
+        return None
+    return {int(row): reason for row, reason in known["bad"].items()}
+
+
+def _digest(bad: dict[Any, str]) -> str:
+    # JSON turns row numbers into text: equal before and after
+    return hashlib.sha256(json.dumps(bad).encode()).hexdigest()

@@ -1,9 +1,9 @@
-"""Image folders: one folder a class. Finds the files, and says what is wrong with a tree."""
+"""Image folders, one per class: the files of a data set, and what is wrong with its folders."""
 
 import hashlib
 import os
 import stat
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -17,10 +17,12 @@ ENDINGS = tuple(sorted(SUFFIXES))
 
 @dataclass(frozen=True)
 class Listing:
-    """Files of one split in canonical order (class, then path), and their labels.
+    """The files of one split in canonical order (class, then path), and their labels.
 
-    `paths` are strings: path objects are what a scan of many files would spend most on. `stamp`:
-    sha256, as hex, of relative paths, sizes and times of change.
+    `paths` are strings: creating path objects would take most of the time of scanning a large set.
+    `fingerprint`: sha256, as hex, of relative paths, sizes and modification times. `faults`: what
+    is wrong with the folders, as messages; a data set is scanned to the end, so that `lwbench
+    check` can report all of them.
     """
 
     folder: str
@@ -28,76 +30,80 @@ class Listing:
     paths: list[str]
     labels: list[int]
     sizes: list[int]
-    stamp: str
+    fingerprint: str
+    faults: list[str] = field(default_factory=list)
 
     def part(self, chosen: torch.Tensor) -> "Listing":
-        """Only the files where `chosen` (N,) bool says so."""
-        keep = chosen.nonzero()[:, 0].tolist()
+        """Return the files where `chosen` (N,) bool is true."""
+        rows = chosen.nonzero()[:, 0].tolist()
         return replace(
             self,
-            paths=[self.paths[i] for i in keep],
-            labels=[self.labels[i] for i in keep],
-            sizes=[self.sizes[i] for i in keep],
+            paths=[self.paths[i] for i in rows],
+            labels=[self.labels[i] for i in rows],
+            sizes=[self.sizes[i] for i in rows],
         )
 
     @property
-    def key(self) -> str:
-        """16 hex digits for what is kept of these files: other files or changed ones, another key.
-
-        The listing of a part of a tree has the whole tree's stamp: the paths tell them apart.
-        """
-        content = "\0".join([self.stamp, *self.paths]).encode("utf-8", "surrogateescape")
+    def cache_key(self) -> str:
+        """16 hex digits that name what is cached of these files; changed files have another key."""
+        # a part of a tree has the fingerprint of the whole tree: the paths tell parts apart
+        content = "\0".join([self.fingerprint, *self.paths]).encode("utf-8", "surrogateescape")
         return hashlib.sha256(content).hexdigest()[:16]
 
     def per_class(self) -> list[int]:
-        """The number of images of each class."""
+        """Return the number of images of each class."""
         return torch.tensor(self.labels).long().bincount(minlength=len(self.class_names)).tolist()
 
 
-def scan(folder: Path, skip: frozenset[str] = frozenset(), strict: bool = True) -> Listing:
-    """All images of `folder/<class>/*`, classes sorted by name.
+Splits = tuple[Listing, Listing]  # training and test images
 
-    Other files, hidden ones and the classes of `skip` are passed over. Raises UsageError for a
-    folder that cannot be read or has no class folders; where `strict`, for a class without images,
-    a dangling link, and what has an image's name and is no file, too.
+
+def scan(folder: Path, skip: frozenset[str] = frozenset()) -> Listing:
+    """List all images of `folder/<class>/*`, classes sorted by name.
+
+    Other files, hidden ones and the classes in `skip` are passed over. A class without images, a
+    dangling link, and anything with an image's name that is not a file are faults. Raises
+    UsageError for a folder that cannot be read or has no class folders.
     """
     folders = (e.name for e in _entries(folder) if stat.S_ISDIR(_stat(e).st_mode))
     classes = sorted(name for name in folders if name not in skip)
     if not classes:
         raise UsageError(f"{shown(folder)}: no class folders; expected <class>/<image> in it")
     listing = Listing(str(folder), classes, [], [], [], "")
-    stamp = hashlib.sha256()
+    digest = hashlib.sha256()
     for label, name in enumerate(classes):
         files = [e for e in _entries(folder / name) if e.name.lower().endswith(ENDINGS)]
-        if strict and not files:
-            raise UsageError(
+        if not files:
+            listing.faults.append(
                 f"{shown(folder / name)}: no images in this class folder\n"
-                f"remove the folder, or fill it (known: {' '.join(ENDINGS)})"
+                f"move the folder away, or fill it (known: {' '.join(ENDINGS)})"
             )
         for entry in sorted(files, key=lambda e: e.name):
-            size, changed = _size_and_time(entry, strict)
-            # names need not be unicode: the file system's own bytes
-            text = f"{name}/{entry.name}\0{size}\0{changed}\n"
-            stamp.update(text.encode("utf-8", "surrogateescape"))
+            status = _status(entry, listing.faults)
+            # names need not be valid Unicode: hash the file system's own bytes
+            text = f"{name}/{entry.name}\0{status.st_size}\0{status.st_mtime_ns}\n"
+            digest.update(text.encode("utf-8", "surrogateescape"))
             listing.paths.append(entry.path)
             listing.labels.append(label)
-            listing.sizes.append(size)
-    return replace(listing, stamp=stamp.hexdigest())
+            listing.sizes.append(status.st_size)
+    return replace(listing, fingerprint=digest.hexdigest())
 
 
-def scan_splits(root: Path, train: str, test: str, strict: bool = True) -> tuple[Listing, Listing]:
-    """The listings of `root/<train>` and `root/<test>`; where `strict`, of the same classes.
-
-    Raises UsageError, see `scan` and `require_same_classes`.
-    """
-    splits = scan(root / train, strict=strict), scan(root / test, strict=strict)
-    if strict:
-        require_same_classes(splits)
-    return splits
+def scan_splits(root: Path, train: str, test: str) -> Splits:
+    """List `root/<train>` and `root/<test>`, see `scan`."""
+    return scan(root / train), scan(root / test)
 
 
-def require_same_classes(splits: tuple[Listing, Listing]) -> None:
-    """Raises UsageError naming classes that only one split has: their labels would be shifted."""
+def require_sound(splits: Splits) -> None:
+    """Raise UsageError for the first fault of the folders, or where the classes differ."""
+    for listing in splits:
+        if listing.faults:
+            raise UsageError(listing.faults[0])
+    require_same_classes(splits)
+
+
+def require_same_classes(splits: Splits) -> None:
+    """Raise UsageError naming classes that only one split has: their labels would be shifted."""
     train, test = (set(listing.class_names) for listing in splits)
     for only, listing in zip((train - test, test - train), splits, strict=True):
         if only:
@@ -108,29 +114,22 @@ def require_same_classes(splits: tuple[Listing, Listing]) -> None:
             )
 
 
-def require_every_class(splits: tuple[Listing, Listing]) -> None:
-    """Raises UsageError naming a class without images in one of the splits."""
+def require_every_class(splits: Splits) -> None:
+    """Raise UsageError naming a class without images in one of the splits."""
     for part, listing in zip(("train", "test"), splits, strict=True):
         for name, count in zip(listing.class_names, listing.per_class(), strict=True):
             if not count:
                 raise UsageError(
                     f"{shown(Path(listing.folder) / name)}: no readable image to {part} on\n"
-                    "remove the class folder, or fill it"
+                    "move the class folder away, or fill it"
                 )
 
 
-def some(names: list[str], most: int = 5) -> str:
-    """The first names of a list, as text in one line."""
-    return ", ".join(shown(name) for name in names[:most]) + (", ..." if len(names) > most else "")
+def split_listing(listing: Listing, one_in: int, split_seed: int) -> Splits:
+    """Split into training and validation images: one in `one_in` of each class is held out.
 
-
-def split_listing(
-    listing: Listing, one_in: int, split_seed: int, strict: bool = True
-) -> tuple[Listing, Listing]:
-    """Training and validation part: one in `one_in` of each class, drawn by `split_seed`.
-
-    A class's draw depends on its name alone, so that a sample of the classes splits as the whole
-    set does. Where `strict`, raises UsageError for a class of one image; else it trains.
+    The draw of a class depends on `split_seed` and its name alone, so that a sample of the classes
+    is split as the whole set is. A class of one image cannot be split, which is a fault.
     """
     labels = torch.tensor(listing.labels).long()
     out = torch.zeros(len(labels), dtype=torch.bool)
@@ -138,16 +137,21 @@ def split_listing(
         members = (labels == label).nonzero()[:, 0]
         if len(members) >= 2:
             out[members] = held_out(len(members), one_in, split_seed, name)
-        elif strict:
+        elif len(members):
             folder = shown(Path(listing.folder) / name)
-            raise UsageError(
+            listing.faults.append(
                 f"{folder}: one image cannot be split into training and validation; it takes two"
             )
     return listing.part(~out), listing.part(out)
 
 
+def some(names: list[str], most: int = 5) -> str:
+    """Format the first names of a list in one line."""
+    return ", ".join(shown(name) for name in names[:most]) + (", ..." if len(names) > most else "")
+
+
 def first_with(root: Path, candidates: list[Path], folders: tuple[str, ...]) -> Path | None:
-    """The first of `candidates` (relative to `root`) that holds all the `folders`, or None."""
+    """Return the first of `candidates` (relative to `root`) that holds all the `folders`."""
     for candidate in candidates:
         place = root / candidate
         if all(is_folder(place / folder) for folder in folders):
@@ -156,7 +160,7 @@ def first_with(root: Path, candidates: list[Path], folders: tuple[str, ...]) -> 
 
 
 def require_root(root: str, name: str, layout: str, hint: str) -> Path:
-    """An explicit root, which must exist: nothing is downloaded there. Raises UsageError."""
+    """Return the folder that the user named. Raises UsageError where there is none."""
     place = Path(os.path.expanduser(root))
     if not is_folder(place):
         raise UsageError(
@@ -167,7 +171,7 @@ def require_root(root: str, name: str, layout: str, hint: str) -> Path:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is a folder. Raises UsageError where the system does not let one see."""
+    """Whether `path` is a folder. Raises UsageError where the system refuses to say."""
     try:
         return stat.S_ISDIR(os.stat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -176,7 +180,7 @@ def is_folder(path: Path) -> bool:
         raise UsageError(f"{shown(path)}: cannot be read ({error.strerror})") from None
 
 
-def _entries(folder: Path) -> list[os.DirEntry]:
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith(".")]
@@ -184,24 +188,29 @@ def _entries(folder: Path) -> list[os.DirEntry]:
         raise UsageError(f"{shown(folder)}: cannot be read ({error.strerror})") from None
 
 
-def _stat(entry: os.DirEntry) -> os.stat_result:
+def _stat(entry: os.DirEntry[str]) -> os.stat_result:
     try:
         return entry.stat()
     except OSError as error:
-        kind = "a link to nothing" if entry.is_symlink() else "cannot be read"
-        raise UsageError(
-            f"{shown(entry.path)}: {kind} ({error.strerror}); restore or remove it"
-        ) from None
+        raise UsageError(_unreadable(entry, error)) from None
 
 
-def _size_and_time(entry: os.DirEntry, strict: bool) -> tuple[int, int]:
-    """Size and time of change of a file; of the link itself where it leads nowhere."""
-    if not strict and not os.path.exists(entry.path):
-        status = entry.stat(follow_symlinks=False)
-    else:
-        status = _stat(entry)
-    if strict and not stat.S_ISREG(status.st_mode):
-        raise UsageError(
-            f"{shown(entry.path)}: not a regular file, though it has an image's name; remove it"
+def _unreadable(entry: os.DirEntry[str], error: OSError) -> str:
+    kind = "a link to nothing" if entry.is_symlink() else "cannot be read"
+    return f"{shown(entry.path)}: {kind} ({error.strerror}); restore it or move it away"
+
+
+def _status(entry: os.DirEntry[str], faults: list[str]) -> os.stat_result:
+    """The file's status, or the link's own where it leads nowhere; adds to the faults."""
+    try:
+        status = entry.stat()
+    except OSError as error:
+        faults.append(_unreadable(entry, error))
+        if not entry.is_symlink():
+            raise UsageError(faults[-1]) from None
+        return entry.stat(follow_symlinks=False)
+    if not stat.S_ISREG(status.st_mode):
+        faults.append(
+            f"{shown(entry.path)}: not a regular file, though it has an image's name; move it away"
         )
-    return status.st_size, status.st_mtime_ns
+    return status

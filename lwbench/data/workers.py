@@ -1,7 +1,8 @@
-"""Files worked on by threads, batch by batch, in an order that no number of threads can change.
+"""Worker threads that process files batch by batch, in an order independent of their number.
 
-Threads rather than processes: decoding and resizing run outside Python's lock, so they scale, and
-there is no worker process to be killed, no copy between processes and no second import of torch.
+Threads rather than processes: decoding and resizing release Python's global interpreter lock, so
+they scale; there is no worker process to be killed, no copy between processes, no second import of
+torch.
 """
 
 import queue
@@ -9,27 +10,31 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..errors import LwbenchError, shown
-from .decode import decode, fit_square
+from .decode import BadImage, decode, fit_square, pixel_hash
 
-BATCH = 64  # files, where nobody asks for another number
-AHEAD = 3  # batches under way while one is used
-PATIENCE_S = 120.0  # without a single image done: a dead disk or network share, not a slow one
+BATCH = 64  # files per batch, for callers without a batch size
+AHEAD = 3  # batches in progress while one is in use
+# seconds without a single decoded image: a dead disk or network share rather than a slow one
+PATIENCE_S = 120.0
+JOIN_S = 10.0  # seconds to wait for a thread's current file at the end
 
 Paths = Sequence[Path | str]
+Found = int | str  # the hash of an image, or why a file cannot be read
 Result = TypeVar("Result")
 Start = Callable[[Paths], tuple[Result, Callable[[int], None]]]
+Tasks = queue.SimpleQueue["tuple[_Batch, int] | None"]
 
 
-class _Batch:
-    """Files under work, a row each; who fails, fails for all."""
+class _Batch(Generic[Result]):
+    """A batch of files in progress, one task per row; the first exception fails the whole batch."""
 
-    def __init__(self, paths: Paths, start: Start) -> None:
+    def __init__(self, paths: Paths, start: Start[Result]) -> None:
         self.paths = paths
         self.result, self._work = start(paths)
         self.error: BaseException | None = None
@@ -39,19 +44,19 @@ class _Batch:
     def fill(self, row: int) -> None:
         try:
             self._work(row)
-        except BaseException as error:  # raised again where the batch is asked for
+        except BaseException as error:  # raised again in the consumer's thread, by `wait`
             self.error = self.error or error
         with self._changed:
             self.left -= 1
             self._changed.notify()
 
-    def wait(self, patience_s: float) -> object:
+    def wait(self, patience_s: float) -> Result:
         with self._changed:
             while self.left:
                 before = self.left
                 self._changed.wait(patience_s)
                 if self.left == before:
-                    raise LwbenchError(
+                    raise Hanging(
                         f"no image decoded for {patience_s:g} s: {shown(self.paths[0])} or one "
                         "after it hangs\nis the disk or network share still there?"
                     )
@@ -60,8 +65,12 @@ class _Batch:
         return self.result
 
 
+class Hanging(LwbenchError):
+    """Reading a file takes longer than any disk would (exit code 1)."""
+
+
 def batched(paths: Sequence[str]) -> list[Sequence[str]]:
-    """The files in batches, as the threads take them."""
+    """Split the files into batches of `BATCH`."""
     return [paths[first : first + BATCH] for first in range(0, len(paths), BATCH)]
 
 
@@ -73,10 +82,10 @@ def decoded_batches(
     pinned: bool = False,
     patience_s: float | None = None,
 ) -> Iterator[Tensor]:
-    """Each batch of files as (B, side, side, 3) uint8, decoded ahead by `workers` threads.
+    """Yield each batch of files as (B, side, side, 3) uint8, decoded ahead by `workers` threads.
 
-    `pinned`: in page-locked memory, for a copy to a GPU. Raises BadImage naming a file that is no
-    image, LwbenchError where nothing moves.
+    `pinned`: in page-locked memory, for a copy to a GPU. Raises BadImage naming an unreadable file,
+    LwbenchError where no image is decoded for `patience_s` seconds.
     """
 
     def start(paths: Paths) -> tuple[Tensor, Callable[[int], None]]:
@@ -90,6 +99,23 @@ def decoded_batches(
     return in_threads(batches, start, workers=workers, patience_s=patience_s)
 
 
+def examined(paths: Sequence[str], workers: int) -> Iterator[list[Found]]:
+    """Decode every file; yield, in batches, each one's pixel hash or why it is unreadable."""
+
+    def start(batch: Paths) -> tuple[list[Found], Callable[[int], None]]:
+        found: list[Found] = [0] * len(batch)
+
+        def look(row: int) -> None:
+            try:
+                found[row] = pixel_hash(decode(batch[row]))
+            except BadImage as bad:
+                found[row] = bad.reason
+
+        return found, look
+
+    return in_threads(batched(paths), start, workers=workers)
+
+
 def in_threads(
     batches: Sequence[Paths],
     start: Start[Result],
@@ -97,43 +123,56 @@ def in_threads(
     workers: int,
     patience_s: float | None = None,
 ) -> Iterator[Result]:
-    """What `start` gives for each batch, once its second part has been called for every row.
+    """Yield the result of each batch, in order, once every row of it has been processed.
 
-    `start(paths)` returns (result, work); `workers` threads call `work(row)` some batches ahead,
-    with none the caller's thread does. Raises what `work` raises, LwbenchError where nothing moves.
+    `start(paths)` returns (result, work); `workers` threads call `work(row)` for every row, up to
+    `AHEAD` batches ahead of the caller. With 0 workers the caller's own thread does. Raises what
+    `work` raises, LwbenchError where no row is finished for `patience_s` seconds.
     """
-    tasks: queue.SimpleQueue = queue.SimpleQueue()
+    tasks: Tasks = queue.SimpleQueue()
     stop = threading.Event()
 
     def serve() -> None:
         while (task := tasks.get()) is not None and not stop.is_set():
-            task[0].fill(task[1])
+            batch, row = task
+            batch.fill(row)
 
-    # daemons: a read that hangs must not keep the process from ending
+    # daemon threads: a read that hangs must not keep the process from ending
     threads = [threading.Thread(target=serve, daemon=True) for _ in range(workers)]
     for thread in threads:
         thread.start()
+    hanging = False
     try:
         yield from _in_order(batches, start, patience_s or PATIENCE_S, tasks if workers else None)
+    except Hanging:
+        hanging = True
+        raise
     finally:
         stop.set()
         for _ in threads:
             tasks.put(None)
+        if not hanging:
+            # a thread that is still decoding while the interpreter shuts down can crash it
+            for thread in threads:
+                thread.join(JOIN_S)
 
 
 def _in_order(
     batches: Sequence[Paths],
     start: Start[Result],
     patience_s: float,
-    tasks: queue.SimpleQueue | None,
+    tasks: Tasks | None,
 ) -> Iterator[Result]:
-    started: deque[_Batch] = deque()
+    started: deque[_Batch[Result]] = deque()
     for paths in batches:
         batch = _Batch(paths, start)
         for row in range(len(paths)):
-            tasks.put((batch, row)) if tasks else batch.fill(row)
+            if tasks is None:
+                batch.fill(row)
+            else:
+                tasks.put((batch, row))
         started.append(batch)
-        if len(started) > (AHEAD if tasks else 0):
+        if len(started) > (0 if tasks is None else AHEAD):
             yield started.popleft().wait(patience_s)
     while started:
         yield started.popleft().wait(patience_s)
