@@ -1,10 +1,8 @@
-"""Errors that are meant for the user.
+"""Errors that are shown to the user: one or two lines, and the exit code of the command."""
 
-One or two lines, and the exit code they end the command with.
-"""
-
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 
 class LwbenchError(Exception):
@@ -42,3 +40,24 @@ def nearest(word: str, words: Iterable[str], count: int = 3) -> str:
     if found:
         return f"; nearest: {', '.join(found)}"
     return f"; there is: {', '.join(words)}" if 0 < len(words) <= 12 else ""
+
+
+def explained(problems: Sequence[Any], fields: Iterable[str], where: str = "") -> UsageError:
+    """A validation error of pydantic's as one of ours, naming each wrong key as `where.key`.
+
+    `problems`: the error's `errors()`, of which the first two are shown; `fields`: the known keys.
+    """
+    return UsageError("\n".join(_explained(problem, fields, where) for problem in problems[:2]))
+
+
+def _explained(problem: Any, fields: Iterable[str], where: str) -> str:
+    is_file = "/" in where
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(([where] if where and not is_file else []) + location)
+    prefix = f"{where}: " if is_file else ""
+    if problem["type"] == "extra_forbidden":
+        return f"{prefix}unknown key {key!r}{nearest(location[-1], fields)}"
+    if problem["type"] == "missing":
+        return f"{prefix}{key} is needed and not given"
+    reason = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"{prefix}{key}={problem['input']!r}: {reason}"

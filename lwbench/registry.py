@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from .errors import UsageError, nearest
+from .errors import UsageError, explained, nearest
 
 Builder = Callable[..., Any]
 B = TypeVar("B", bound=Builder)
@@ -111,16 +111,5 @@ def validated(builder: Builder, arguments: dict[str, Any], where: str) -> dict[s
     try:
         checked = model.model_validate(arguments)
     except ValidationError as error:
-        lines = [_problem(problem, model, where) for problem in error.errors()]
-        raise UsageError("\n".join(lines[:2])) from None
+        raise explained(error.errors(), model.model_fields, where) from None
     return {name: getattr(checked, name) for name in model.model_fields}
-
-
-def _problem(problem: Any, model: type[BaseModel], where: str) -> str:
-    key = ".".join(str(part) for part in ([where] if where else []) + list(problem["loc"]))
-    if problem["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{nearest(str(problem['loc'][-1]), model.model_fields)}"
-    if problem["type"] == "missing":
-        return f"{key} is needed and not given"
-    reason = problem["msg"][0].lower() + problem["msg"][1:]
-    return f"{key}={problem['input']!r}: {reason}"

@@ -22,7 +22,7 @@ import torch
 from bench_streaming import generated, tree
 from interleaved import clocked, compare
 
-from lwbench.commands.check import check
+from lwbench.data.check import check
 from lwbench.data.decode import decode
 
 

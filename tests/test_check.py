@@ -9,7 +9,7 @@ from PIL import Image
 from rich.console import Console
 
 from lwbench.cli import main
-from lwbench.commands import check as room
+from lwbench.data import check as room
 from lwbench.data import workers
 from lwbench.data.decode import pixel_hash
 from lwbench.data.workers import examined

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 from lwbench import cli
-from lwbench.config import composed_runs
+from lwbench.config import train_configs
 from lwbench.report import build
 from lwbench.runs.directory import Run
-from lwbench.runs.identity import identity
 from lwbench.runs.records import records
 from lwbench.tables import groups, published
 
@@ -25,9 +24,8 @@ EVIL = """</script><script>alert(1)</script><img src=x onerror="alert('2')">"""
 def make(out, *overrides, seed=0, top1=60.0, env=None, **changes):
     """A finished run's directory with made-up figures, of a configuration that is composed."""
     request = tuple(overrides)
-    config, choices = composed_runs([request])[request]
-    config = config | {"seed": seed, "out": str(out)}
-    run = Run.of(config, choices)
+    config = train_configs([request])[request].changed({"seed": seed, "out": str(out)})
+    run = Run.of(config)
     run.path.mkdir(parents=True)
     run.write_config(config)
     environment = {
@@ -37,7 +35,7 @@ def make(out, *overrides, seed=0, top1=60.0, env=None, **changes):
         "data": {"digest": "abc", "train_size": 50_000, "test_size": 10_000},
     }
     (run.path / "env.json").write_text(json.dumps(environment | (env or {})))
-    last = config["epochs"]
+    last = config.epochs
     gains = {epoch: 1 - 0.5**epoch for epoch in range(1, last + 1)}
     run.write_metrics(
         [
@@ -49,7 +47,7 @@ def make(out, *overrides, seed=0, top1=60.0, env=None, **changes):
     figures = {"epoch": last, "test_loss": 1.0, "test_top1": top1, "test_top5": 95.0,
                "train_top1": 61.0}  # fmt: skip
     result = {
-        "identity": identity(config), "model": choices["model"], "data": run.data_name,
+        "identity": config.identity, "model": config.model_name, "data": run.data_name,
         "seed": seed, "epochs": last, "precision": "fp32", "device": "a processor", "params": 10,
         "seconds": 9.0, "images_per_s": 10.0, "final": figures,
         "best": figures | {"test_top1": top1 + 1},
@@ -148,7 +146,7 @@ def test_the_pages_pictures_lie_beside_it_as_png_and_svg(out, text):
 def sort(out):
     """Groups by table and overrides, as the number of runs of each; and the other runs."""
     tables = published.load("all")
-    composed = composed_runs(f.train for t in tables for f in t.figures if f.train)
+    composed = train_configs(f.train for t in tables for f in t.figures if f.train)
     found, others = groups.sorted_runs(records(out), tables, composed)
     sizes = {(g.table.name, g.overrides): sum(map(len, g.runs.values())) for g in found}
     return sizes, [record.run.path.parent.name for record in others]
@@ -308,8 +306,8 @@ def malice(tmp_path_factory, few_pictures):
         file.write(f"evil: {json.dumps(EVIL)}\n")
     (path / "metrics.csv").write_text(f'epoch,test_loss,"{EVIL}"\n1,2.0,3.0\n'.replace('"2"', ""))
     reduced = make(out, "model=mb0", "data=cifar10", "experiment=ldc", "epochs=2")
-    config = Run(reduced).read_config() | {"evil": EVIL}
-    result = json.loads((reduced / "result.json").read_text()) | {"identity": identity(config)}
+    config = Run(reduced).read_config().changed({"evil": EVIL})
+    result = json.loads((reduced / "result.json").read_text()) | {"identity": config.identity}
     Run(reduced).write_config(config)
     Run(reduced).write_result(result)
     write(out)

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from lwbench.cli import main
-from lwbench.config import composed_runs
+from lwbench.config import train_configs
 from lwbench.errors import UsageError
 from lwbench.runs.directory import Run
-from lwbench.runs.identity import identity
 from lwbench.runs.records import keep, records
 from lwbench.sweeps import plan as plans
 from lwbench.tables import published
 from lwbench.tables.selection import selected
+from lwbench.tables.studies import requests
 
 ROOT = Path(__file__).parent.parent
 OWN = """
@@ -47,12 +47,12 @@ def own(tmp_path, monkeypatch):
 
 def planned(extra, wanted, out, kept=True):
     tables = selected(published.load("ldc/4"), None, "cifar10")
-    composed = composed_runs(plans.requests(tables, (*extra, f"out={out}")))
+    composed = train_configs(requests(tables, (*extra, f"out={out}")))
     return plans.plan(composed, wanted, records(Path(out), kept=kept))
 
 
 def directory(run):
-    return Run.of(run.config, run.choices)
+    return Run.of(run.config)
 
 
 def finish(run, epochs=10, seconds=1000.0):
@@ -61,12 +61,12 @@ def finish(run, epochs=10, seconds=1000.0):
     path.mkdir(parents=True)
     figures = {"epoch": 1, "test_loss": 1, "test_top1": 1, "test_top5": 1, "train_top1": 1}
     result = {
-        "identity": identity(run.config), "model": run.choices["model"], "data": "cifar10",
-        "seed": run.config["seed"], "epochs": epochs, "precision": "fp32", "device": "a processor",
+        "identity": run.config.identity, "model": run.config.model_name, "data": "cifar10",
+        "seed": run.config.seed, "epochs": epochs, "precision": "fp32", "device": "a processor",
         "params": 1, "seconds": seconds, "images_per_s": 1, "final": figures, "best": figures,
     }  # fmt: skip
     (path / "result.json").write_text(json.dumps(result))
-    (path / "config.yaml").write_text(json.dumps(run.config))
+    (path / "config.yaml").write_text(json.dumps(run.config.values))
 
 
 # the plan
@@ -74,8 +74,8 @@ def finish(run, epochs=10, seconds=1000.0):
 
 def test_a_column_needs_each_row_with_each_seed_a_seed_after_the_other(tmp_path):
     plan = planned((), [0, 1, 2], tmp_path)
-    assert [p.config["seed"] for p in plan] == [0] * 6 + [1] * 6 + [2] * 6
-    assert [p.choices["model"] for p in plan[:6]] == ["mb0", "dc0", "ldc0", "ldc1", "ldc2", "ldc3"]
+    assert [p.config.seed for p in plan] == [0] * 6 + [1] * 6 + [2] * 6
+    assert [p.config.model_name for p in plan[:6]] == ["mb0", "dc0", "ldc0", "ldc1", "ldc2", "ldc3"]
     assert {p.state for p in plan} == {"missing"} and all(p.seconds is None for p in plan)
 
 
@@ -89,7 +89,7 @@ def test_finished_resumable_and_missing_runs_are_told_apart(tmp_path):
     again = planned((), [0], tmp_path)
     assert [p.state for p in again[:3]] == ["finished", "resumable", "missing"]
     assert again[0].line.startswith("# finished: lwbench train model=mb0")
-    assert again[1].line.endswith("# goes on after 1 of 100 epochs")
+    assert again[1].line.endswith("# resumes after 1 of 100 epochs")
     # 1000 s for ten epochs: 99 are left of the second, none of the first
     assert [p.seconds for p in again[:3]] == [0, 9900, 10000]
     assert "other networks" in plans.summary(again, 1)[1]
@@ -109,20 +109,20 @@ def test_kept_runs_count_as_finished_unless_told_otherwise(tmp_path):
     (record,) = records(tmp_path)
     keep(record, tmp_path)
     (record.run.path / "result.json").unlink()
-    assert planned((), [0], tmp_path)[0].state == "kept"
+    assert planned((), [0], tmp_path)[0].state == "archived"
     assert planned((), [0], tmp_path, kept=False)[0].state == "missing"
 
 
 def test_a_reduced_study_shares_no_run_with_the_full_one(tmp_path):
     full, reduced = planned((), [0], tmp_path), planned(("epochs=10",), [0], tmp_path)
-    assert not {identity(p.config) for p in full} & {identity(p.config) for p in reduced}
+    assert not {p.config.identity for p in full} & {p.config.identity for p in reduced}
 
 
 def test_the_planned_identity_is_that_of_the_printed_command(tmp_path):
     (run, *_) = planned(("epochs=10", "image_size=32"), [4], tmp_path)
     words = tuple(shlex.split(run.command)[2:])
-    config, _ = composed_runs([words])[words]
-    assert identity(config) == identity(run.config) and config["seed"] == 4
+    config = train_configs([words])[words]
+    assert config.identity == run.config.identity and config.seed == 4
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_damaged_result_is_named_rather_than_skipped(tmp_path):
     first, *_ = planned((), [0], tmp_path)
     finish(first)
     (directory(first).path / "result.json").write_text('{"identity": "x"}')
-    with pytest.raises(UsageError, match="damaged; remove it"):
+    with pytest.raises(UsageError, match="damaged\nremove that file"):
         planned((), [0], tmp_path)
 
 

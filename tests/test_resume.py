@@ -9,7 +9,7 @@ import yaml
 from test_interruption import assert_equal_runs, image_tree
 
 from lwbench.cli import main
-from lwbench.runs.identity import identity
+from lwbench.runs.runconfig import RunConfig
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def started(job):
     with contextlib.redirect_stdout(text):
         assert main([*job, "--cfg"]) == 0
     config = yaml.safe_load(text.getvalue())
-    run = job_folder(job) / "images" / "mb0" / f"{identity(config)}-s3"
+    run = job_folder(job) / "images" / "mb0" / f"{RunConfig.stored(config, '').identity}-s3"
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").write_text(text.getvalue())
     return run

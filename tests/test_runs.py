@@ -1,23 +1,33 @@
 """The run directory: what a run is called, and how its records are written."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from lwbench.config import GROUPS, train_configs
 from lwbench.errors import UsageError
+from lwbench.paths import conf_folder
 from lwbench.runs.directory import Run
 from lwbench.runs.files import write_atomically
-from lwbench.runs.identity import identity
+from lwbench.runs.runconfig import RunConfig
+from lwbench.tables import published
 
 CONFIG = {
-    "seed": 0, "epochs": 5, "batch_size": 128, "out": "outputs", "device": "auto", "force": False,
+    "seed": 0, "epochs": 5, "batch_size": 128, "image_size": 32, "out": "outputs",
+    "device": "auto", "force": False,
     "model": {"builder": "m", "dropout": 0.0, "stem": "conv"},
     "data": {"builder": "d", "root": None, "recipe": {"lr": 0.1}, "augment": {"flip": False}},
     "optimizer": {"builder": "sgd", "lr": 0.1, "weight_decay": 0.0},
+    "scheduler": {"builder": "cosine"},
 }  # fmt: skip
 CHOICES = {"model": "mb0", "data": "digits"}
+
+
+def identity(values):
+    return RunConfig.of(values, CHOICES).identity
 
 
 def changed(**keys):
@@ -58,18 +68,18 @@ def test_a_number_is_the_same_number_however_it_is_written():
 
 def test_the_identity_of_today_is_pinned():
     # a change here orphans every run that users have: say so in the CHANGELOG
-    assert identity(CONFIG) == "ccf646ac"
+    assert identity(CONFIG) == "82c60f92"
 
 
 def test_a_forced_run_stands_beside_the_old_one_and_is_the_newest(tmp_path):
     config = changed(out=str(tmp_path))
-    first = Run.of(config, CHOICES)
+    first = Run.of(RunConfig.of(config, CHOICES))
     assert first.path == tmp_path / "digits" / "mb0" / f"{identity(config)}-s0"
     first.path.mkdir(parents=True)
     second = first.beside()
     assert second.path.name == first.path.name + "-2"
     second.path.mkdir()
-    assert Run.of(config, CHOICES).path == second.path
+    assert Run.of(RunConfig.of(config, CHOICES)).path == second.path
     assert second.beside().path.name == first.path.name + "-3"
     assert (second.identity, second.data_name) == (identity(config), "digits")
 
@@ -150,3 +160,19 @@ def test_runs_and_results_load_without_torch():
     modules = "lwbench.runs.records, lwbench.tables.cells, lwbench.report.build"
     code = f"import {modules}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent).returncode == 0
+
+
+def test_the_identities_of_all_shipped_configurations_and_table_rows_are_held():
+    golden = json.loads((Path(__file__).parent / "golden" / "identities.json").read_text())
+    configs = train_configs(tuple(line.split(" ")) for line in golden)
+    assert {" ".join(key): config.identity for key, config in configs.items()} == golden
+
+
+def test_every_shipped_configuration_and_table_row_has_a_held_identity():
+    golden = json.loads((Path(__file__).parent / "golden" / "identities.json").read_text())
+    options = {word for line in golden for word in line.split(" ")}
+    for group in GROUPS:
+        for path in (conf_folder() / group).glob("*.yaml"):
+            assert f"{group}={path.stem}" in options
+    rows = (f.train for table in published.load("all") for f in table.figures if f.train)
+    assert {" ".join(train) for train in rows} <= golden.keys()

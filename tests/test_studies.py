@@ -7,6 +7,7 @@ import pytest
 
 from lwbench.runs.directory import Run
 from lwbench.runs.records import Record, Result
+from lwbench.runs.runconfig import RunConfig
 from lwbench.tables import captions, cells, layout, published, studies
 from lwbench.tables.studies import Study
 
@@ -14,6 +15,12 @@ from lwbench.tables.studies import Study
 FIGURES = {f.row: f for f in LDC.figures if f.column == "cifar10_top1"}
 MB0 = FIGURES["mb0"]  # 89.28 published
 EPOCH = {"epoch": 1, "test_loss": 1.0, "test_top5": 90.0, "train_top1": 50.0}
+
+
+CONFIG = {
+    "epochs": 1, "batch_size": 128, "image_size": 32, "model": {"builder": "m"},
+    "data": {"builder": "d"}, "optimizer": {"builder": "sgd"}, "scheduler": {"builder": "cosine"},
+}  # fmt: skip
 
 
 def record(top1, seed=0, identity="full", precision="fp32", kept=False, size=50_000, **changes):
@@ -27,7 +34,7 @@ def record(top1, seed=0, identity="full", precision="fp32", kept=False, size=50_
     )  # fmt: skip
     made = Record(Run(Path(f"out/{identity}-s{seed}")), result, kept, 0.0)
     data = {"digest": str(size), "train_size": size, "test_size": 10_000}
-    made.__dict__["config"] = {"batch_size": 128}
+    made.__dict__["config"] = RunConfig.stored(CONFIG, "")
     made.__dict__["env"] = {"data": data, "git_revision": "0123456789abcdef", "git_dirty": True}
     return made
 

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from lwbench.config import train_config
 from lwbench.engine.signals import Interrupted
 from lwbench.runs.directory import Run
 from lwbench.runs.machine import usable_cores
-from lwbench.sweeps.local import Job, _gpus, _slots, run_all
+from lwbench.sweeps.local import _gpus, _slots, run_all
+from lwbench.sweeps.plan import PlannedRun
 
 TINY = ["model=mb0", "epochs=1", "batch_size=512"]
 
@@ -177,8 +179,8 @@ def test_slices_of_a_gpu_and_errors_are_no_gpus(monkeypatch, tmp_path):
 
 def test_a_signal_reaches_a_job_that_was_just_being_started(monkeypatch, tmp_path):
     """The signal comes inside Popen, before the sweep knows the process."""
-    job = Job(("model=mb0",), {"force": False, "out": str(tmp_path), "data": {}, "seed": 0},
-              {"data": "digits", "model": "mb0"})  # fmt: skip
+    overrides = ("model=mb0", f"out={tmp_path}")
+    job = PlannedRun(overrides, train_config(overrides))
     real = subprocess.Popen
 
     def started(command, **options):

@@ -7,8 +7,10 @@ import json
 import pytest
 
 from lwbench.cli import main
-from lwbench.commands.table import KEYS, tabulate
-from lwbench.config import composed_runs
+from lwbench.commands._keys import parsed
+from lwbench.commands._tables import tabulate
+from lwbench.commands.table import KEYS
+from lwbench.config import train_configs
 from lwbench.errors import UsageError
 from lwbench.runs.directory import Run
 
@@ -35,15 +37,15 @@ def finish(tmp_path):
     """Makes the directory of a finished run of these overrides."""
 
     def make(*overrides, top1=60.0, out=tmp_path / "out"):
-        config, choices = composed_runs([overrides])[overrides]
-        run = Run.of({**config, "out": str(out)}, choices)
+        config = train_configs([overrides])[overrides].changed({"out": str(out)})
+        run = Run.of(config)
         run.path.mkdir(parents=True)
         run.write_config(config)
         run.write_env(command=f"x/lwbench train {' '.join(overrides)}")
         run.write_result(
             {
-                "identity": run.identity, "model": choices["model"], "data": choices["data"],
-                "seed": config["seed"], "epochs": config["epochs"], "precision": "fp32",
+                "identity": run.identity, "model": config.model_name, "data": config.data_name,
+                "seed": config.seed, "epochs": config.epochs, "precision": "fp32",
                 "device": "a processor", "params": 1_080_000, "seconds": 1.0, "images_per_s": 10.0,
                 "final": EPOCH | {"test_top1": top1}, "best": EPOCH | {"test_top1": top1 + 2},
             }
@@ -61,8 +63,8 @@ def table(tmp_path):
         keys = {"out": str(tmp_path / "out")} | keys
         if "runs" in keys:
             keys.pop("out")
-        assert set(keys) <= set(KEYS)
-        return tabulate(keys, arguments, composed_runs, no_counts, width)
+        values = parsed([f"{key}={value}" for key, value in keys.items()], KEYS)
+        return tabulate(values, arguments, train_configs, no_counts, width)
 
     return show
 
@@ -187,10 +189,10 @@ def test_networks_go_by_their_names_and_data_sets_are_apart(tmp_path, finish, ta
     ("overrides", "keys", "message"),
     [
         ([], {"table": "ldc/5"}, "no table 'ldc/5'; nearest: ldc/4"),
-        ([], {"table": "ldc/4", "select": "last"}, "select=last: final or best"),
-        ([], {"table": "ldc/4", "ci": "yes"}, "ci=yes: true or false"),
+        ([], {"table": "ldc/4", "select": "last"}, "select=last: expected final or best"),
+        ([], {"table": "ldc/4", "ci": "yes"}, "ci=yes: expected false or true"),
         ([], {"runs": "nowhere"}, "runs=nowhere: no finished run in it"),
-        (["epochs=1"], {"runs": "nowhere"}, "epochs=1 goes not with runs="),
+        (["epochs=1"], {"runs": "nowhere"}, "epochs=1 cannot be combined with runs="),
         (["epoch=1"], {"table": "ldc/4"}, "unknown key 'epoch'; nearest: epochs"),
         (["epochs=1"], {"table": "ldc/4", "columns": "params"}, "epochs=1: no accuracy"),
     ],
@@ -204,9 +206,9 @@ def test_what_cannot_be_shown_is_said_in_a_line(table, overrides, keys, message)
     ("argument", "message"),
     [
         ("tabel=ldc/4", "unknown key 'tabel'; nearest: table"),
-        ("seed=1", "seed=1: a table's rows and columns say it"),
-        ("data=digits", "data=digits: a table's rows and columns say it"),
-        ("ldc/4", "cannot read 'ldc/4'; overrides are written key=value"),
+        ("seed=1", "seed=1: the table's rows and columns determine it"),
+        ("data=digits", "data=digits: the table's rows and columns determine it"),
+        ("ldc/4", "cannot read 'ldc/4'; arguments are written key=value"),
     ],
 )
 def test_a_mistyped_argument_ends_with_two_and_what_would_be_right(capsys, argument, message):

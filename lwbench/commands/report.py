@@ -1,34 +1,54 @@
-"""The command that writes the report: reads tables, counts and runs, hands them to the page."""
+"""Write one HTML page of published tables, studies and runs."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
+from ..config import train_configs
 from ..paths import conf_folder
-from ..report import build
-from ..runs.records import chosen, records
-from ..tables import cells, published
-from ..tables.counts import Counter, cached_counts
-from .table import SELECT, Composer, is_true, one_of
+from ._counting import counted
+from ._keys import YES_NO, Key, help_of_keys, parsed
 
-KEYS = ("out", "out_dir", "kept", "select")
+FLAGS: tuple[str, ...] = ()
+KEYS = {
+    "out": Key("the folder of runs (outputs)"),
+    "out_dir": Key("where index.html is written (<out>/report)"),
+    "kept": Key("whether archived runs under <out>/measured are shown", YES_NO),
+    "select": Key(
+        "the epoch of accuracies; best on the test images is optimistic", ("final", "best")
+    ),
+}
 
 
-def write_report(keys: Mapping[str, str], compose: Composer, count: Counter) -> Path:
-    """What `lwbench report` does; returns the page's path. `keys` are KEYS as typed.
+def help() -> str:
+    return help_of_keys(
+        "lwbench report [key=value ...]",
+        "Writes a page that needs no other file and no network.",
+        KEYS,
+    )
 
-    Raises UsageError for a wrong word and LwbenchError where the page cannot be written.
-    """
-    select = one_of(keys, "select", SELECT)
-    out = Path(keys.get("out", "outputs"))
-    found = records(out, kept=is_true(keys, "kept", True))
+
+def run(arguments: list[str], flags: set[str]) -> int:
+    """Write the report and say where it is."""
+    print(f"written: {write_report(parsed(arguments, KEYS))}")
+    return 0
+
+
+def write_report(values: dict[str, str]) -> Path:
+    """Read tables, counts and runs, write the page, return its path."""
+    from ..report import build
+    from ..runs.records import chosen, records
+    from ..tables import cells, published
+    from ..tables.counts import cached_counts
+
+    out = Path(values.get("out", "outputs"))
+    found = records(out, kept=values["kept"] == "true")
     loaded = published.load("all")
     wanted = [request for table in loaded for request in cells.requirements(table)]
     trains = {f.train: None for table in loaded for f in table.figures if f.train is not None}
     sources = build.Sources(
         tables=loaded,
-        counts=cached_counts(wanted, conf_folder(), count),
-        composed=compose(trains),
+        counts=cached_counts(wanted, conf_folder(), counted),
+        composed=train_configs(trains),
         records=chosen(found),
-        select=select,
+        select=values["select"],
     )
-    return build.write(sources, Path(keys.get("out_dir", out / "report")))
+    return build.write(sources, Path(values.get("out_dir", out / "report")))

@@ -1,64 +1,77 @@
-"""The command that makes the runs which tables still need, and then shows the tables."""
+"""Make the runs that a table's cells still need, then show the table."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..config import train_configs
 from ..errors import UsageError
-from ..runs.identity import identity, is_identifying
 from ..runs.records import Record, records
+from ..runs.runconfig import RunConfig, is_identifying, override_key
 from ..sweeps import plan
-from ..sweeps.local import Job, number_of_jobs, run_all, show_failures
-from ..sweeps.plan import ComposedRun
+from ..sweeps.local import number_of_jobs, run_all, show_failures
 from ..tables import published
-from ..tables.counts import Counter
 from ..tables.selection import selected
-from ..tables.studies import Train, is_whole
+from ..tables.studies import Train, is_whole, requests
+from ._counting import counted
+from ._keys import NO_YES, YES_NO, Key, help_of_keys, own_and_training
+from ._tables import tabulate
 from .table import KEYS as TABLE_KEYS
-from .table import Composer, is_true, override_key, tabulate
+from .table import terminal_width
 
-KEYS = ("table", "rows", "columns", "seeds", "jobs", "dry_run", "kept")
+FLAGS: tuple[str, ...] = ()
+KEYS = {
+    "table": Key("a name, all, or the path of a YAML file"),
+    "rows": Key("labels, separated by commas"),
+    "columns": Key("keys, data sets or kinds, separated by commas"),
+    "seeds": Key("how many (3 is 0, 1, 2), or a list such as 0,5,7"),
+    "jobs": Key("runs at once; they share cores and GPUs"),
+    "dry_run": Key("print the plan, and a line per run for a shell", NO_YES),
+    "kept": Key("whether archived runs under <out>/measured count as finished", YES_NO),
+}
 
 
-def reproduce(
-    keys: Mapping[str, str],
-    overrides: Sequence[str],
-    compose: Composer,
-    count: Counter,
-    width: int,
-) -> int:
-    """What `lwbench reproduce` does; 1 where a run failed. Arguments as those of `tabulate`.
+def help() -> str:
+    return help_of_keys(
+        "lwbench reproduce table=<name> [key=value ...]",
+        "Any other key is an override of every run, such as epochs=10 image_size=32: a reduced\n"
+        "study, which lwbench table shows with the same overrides.",
+        KEYS,
+    )
 
-    Raises UsageError for what is no table, row, column, seed or override, and Interrupted after a
+
+def run(arguments: list[str], flags: set[str]) -> int:
+    """Make the missing runs and show the tables; 1 where a run failed.
+
+    Raises UsageError for an unknown table, row, column, seed or override, and Interrupted after a
     signal, when every run has saved its state.
     """
+    keys, overrides = own_and_training(arguments, KEYS)
     if "table" not in keys:
         raise UsageError("reproduce needs table=<name>, such as table=ldc/4; or table=all")
     at_once = number_of_jobs(keys.get("jobs", "1"))
     tables = selected(published.load(keys["table"]), keys.get("rows"), keys.get("columns"))
-    composed = compose(plan.requests(tables, overrides))
-    if not composed:
+    configs = train_configs(requests(tables, overrides))
+    if not configs:
         raise UsageError("no accuracy among these cells; lwbench table shows what is counted")
-    out = next(iter(composed.values()))[0]["out"]
-    found = records(Path(out), kept=is_true(keys, "kept", True))
-    found = _whole(found, tables, composed, overrides)
-    planned = plan.plan(composed, plan.seeds(keys.get("seeds", "3")), found)
+    out = next(iter(configs.values())).out
+    found = records(Path(out), kept=keys["kept"] == "true")
+    found = _whole(found, tables, configs, overrides)
+    planned = plan.plan(configs, plan.seeds(keys.get("seeds", "3")), found)
     print("\n".join(f"# {line}" for line in plan.summary(planned, at_once)))
-    if is_true(keys, "dry_run", False):
-        print("\n".join(run.line for run in planned))
+    if keys["dry_run"] == "true":
+        print("\n".join(one.line for one in planned))
         return 0
-    failures = run_all(
-        [Job(run.overrides, run.config, run.choices) for run in planned if not run.is_finished],
-        at_once,
-    )
-    shown = {key: keys[key] for key in keys.keys() & set(TABLE_KEYS)} | {"out": out}
-    print(tabulate(shown, overrides, compose, count, width))
+    failures = run_all([one for one in planned if not one.is_finished], at_once)
+    shown = {name: key.words[0] for name, key in TABLE_KEYS.items() if key.words}
+    shown |= {key: keys[key] for key in keys.keys() & set(TABLE_KEYS)} | {"out": out}
+    print(tabulate(shown, overrides, train_configs, counted, terminal_width()))
     return show_failures(failures)
 
 
 def _whole(
     found: Sequence[Record],
     tables: Sequence[published.Table],
-    composed: Mapping[Train, ComposedRun],
+    configs: Mapping[Train, RunConfig],
     overrides: Sequence[str],
 ) -> list[Record]:
     """The runs without those of a part of a data set, which fill no published cell of a full study.
@@ -66,7 +79,7 @@ def _whole(
     Raises UsageError where such a run lies in the place of one that is needed.
     """
     needed = {
-        identity(composed[(*figure.train, *overrides)][0])
+        configs[(*figure.train, *overrides)].identity
         for table in tables
         for figure in table.figures
         if figure.train is not None and figure.value is not None

@@ -21,11 +21,12 @@ from torch import Tensor, nn
 
 from ..errors import NonFiniteError, UsageError
 from ..runs.directory import METRICS, OFFSET_METRICS, Run
+from ..runs.runconfig import Precision
 from . import checkpoint
 from .evaluate import Evaluation, evaluate
 from .offsets import deformable_layers, sample_offsets
 from .recorder import Recorder
-from .settings import Precision, Settings
+from .settings import Settings
 from .signals import Interrupted, Signals
 
 log = logging.getLogger("lwbench")

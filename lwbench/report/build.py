@@ -13,9 +13,10 @@ from .. import __version__
 from ..errors import LwbenchError
 from ..runs.files import write_atomically
 from ..runs.records import Record
+from ..runs.runconfig import RunConfig
 from ..tables import captions, layout
 from ..tables import cells as table_cells
-from ..tables.groups import ComposedRun, Group, sorted_runs
+from ..tables.groups import Group, sorted_runs
 from ..tables.published import ACCURACY, COMPLEXITY, Table
 from ..tables.studies import Train, revisions
 from . import drawings, grids
@@ -44,7 +45,7 @@ class Sources:
 
     tables: Sequence[Table]
     counts: Mapping[table_cells.CountRequest, table_cells.Counts]
-    composed: Mapping[Train, ComposedRun]  # configuration and choices of every cell's full run
+    composed: Mapping[Train, RunConfig]  # configuration and choices of every cell's full run
     records: Sequence[Record]
     select: str = "final"
 

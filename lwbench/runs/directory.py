@@ -7,7 +7,6 @@ Written by the engine, read by the results; knows neither torch nor Hydra.
 
 import csv
 import io
-from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from filelock import FileLock, Timeout
 
 from ..errors import UsageError
 from .files import read_json, write_atomically, write_json
-from .identity import identity
 from .provenance import environment
+from .runconfig import RunConfig
 
 METRICS = (
     "epoch",
@@ -51,14 +50,10 @@ class Run:
         return self.path / "checkpoints"
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], choices: Mapping[str, str]) -> "Run":
-        """The newest directory of this configuration and seed, whether or not it exists yet.
-
-        `choices` names the option taken in each group; a data set may name itself (`data.name`).
-        """
-        data = config["data"].get("name") or choices["data"]
-        name = f"{identity(config)}-s{config['seed']}"
-        folder = Path(config["out"]) / data / choices["model"]
+    def of(cls, config: RunConfig) -> "Run":
+        """The newest directory of this configuration and seed, whether or not it exists yet."""
+        name = f"{config.identity}-s{config.seed}"
+        folder = Path(config.out) / config.data_name / config.model_name
         number = 1
         while (folder / f"{name}-{number + 1}").exists():
             number += 1
@@ -120,11 +115,12 @@ class Run:
 
     # records
 
-    def write_config(self, config: dict[str, Any]) -> None:
-        write_atomically(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+    def write_config(self, config: RunConfig) -> None:
+        text = yaml.safe_dump(config.values, sort_keys=False)
+        write_atomically(self.path / "config.yaml", text)
 
-    def read_config(self) -> dict[str, Any]:
-        """The resolved configuration. Raises UsageError where this is no run directory."""
+    def read_config(self) -> RunConfig:
+        """The configuration. Raises UsageError if the directory has none or it is damaged."""
         try:
             config = yaml.load((self.path / "config.yaml").read_text("utf-8"), _LOADER)
         except OSError:
@@ -134,7 +130,7 @@ class Run:
             raise UsageError(f"{self.path / 'config.yaml'} is damaged: {reason}") from None
         if not isinstance(config, dict):
             raise UsageError(f"{self.path / 'config.yaml'} is damaged: it holds no mapping")
-        return config
+        return RunConfig.stored(config, str(self.path / "config.yaml"))
 
     def write_env(self, **facts: Any) -> None:
         """Record where and from what this run comes; `facts` adds what only the caller knows."""

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, Validat
 from ..errors import UsageError
 from .directory import Run
 from .files import read_json
+from .runconfig import RunConfig
 
 log = logging.getLogger("lwbench")
 
@@ -67,7 +68,7 @@ class Record:
     finished: float  # when result.json was written, seconds since the epoch
 
     @cached_property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> RunConfig:
         """The resolved configuration. Raises UsageError where it is damaged."""
         return self.run.read_config()
 

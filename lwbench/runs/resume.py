@@ -1,30 +1,43 @@
-"""Whether a run may go on: the same images, the same configuration, or more epochs of it."""
+"""Whether a run may be resumed: the same images, the same configuration, or more epochs of it."""
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from typing import Protocol
 
 from ..errors import UsageError
-from ..registry import SCHEDULERS
 from .directory import Run
 from .files import explained_writes, write_atomically
-from .identity import identifying, identity
+from .runconfig import RunConfig
 
 
-def check_unedited(run: Run, config: dict[str, Any]) -> None:
-    """A directory's config.yaml says what its name says. Raises UsageError with what differs."""
+class Images(Protocol):
+    """What is compared of a data set."""
+
+    digest: str
+    train_size: int
+    steps_per_epoch: int
+
+
+class ScheduleSpec(Protocol):
+    """A learning-rate schedule that can be built for a rate and a number of epochs."""
+
+    def build(self, lr: float, epochs: int) -> Callable[[float], float]: ...
+
+
+def check_unedited(run: Run, config: RunConfig) -> None:
+    """Raises UsageError, with what differs, where a directory's config.yaml was changed."""
     if not (run.path / "config.yaml").exists():
         return
     stored = run.read_config()
-    then, now = (identifying(c) | {"seed": c.get("seed")} for c in (stored, config))
+    then, now = (c.identifying | {"seed": c.seed} for c in (stored, config))
     if differing := [key for key in (then | now) if then.get(key) != now.get(key)]:
         found = ", ".join(f"{k}={then.get(k)} for {now.get(k)}" for k in sorted(differing)[:3])
         raise UsageError(
-            f"{run.path / 'config.yaml'} was changed ({found}), and no longer says what was "
-            "trained\nput it back, or choose another out=<folder>"
+            f"{run.path / 'config.yaml'} was changed ({found}) and no longer says what was "
+            "trained\nrestore it, or choose another out=<folder>"
         )
 
 
-def check_same_images(run: Run, data: Any) -> None:
+def check_same_images(run: Run, data: Images) -> None:
     """Raises UsageError where the run was made with other images than `data` has."""
     recorded = run.read_env().get("data", {})
     if recorded and recorded.get("digest") != data.digest:
@@ -34,11 +47,12 @@ def check_same_images(run: Run, data: Any) -> None:
         )
 
 
-def extended(run: Run, config: dict[str, Any], data: Any) -> None:
+def extended(run: Run, config: RunConfig, data: Images, scheduler: ScheduleSpec) -> None:
     """Start `run` from what a shorter run of the same configuration and seed has trained.
 
-    Nothing to do where it has started already. Raises UsageError where there is no shorter run, or
-    where it trained at other learning rates: the result must be that of training without a break.
+    Does nothing where `run` has checkpoints already. Raises UsageError where there is no shorter
+    run, or where it trained at other learning rates: the result must equal that of training without
+    a break.
     """
     if any(run.checkpoints.glob("*.pt")):
         return
@@ -46,44 +60,34 @@ def extended(run: Run, config: dict[str, Any], data: Any) -> None:
     if shorter is None:
         raise UsageError(
             f"extend=true: {run.path.parent} has no run of this configuration and seed with fewer "
-            f"than epochs={config['epochs']}"
+            f"than epochs={config.epochs}"
         )
     check_same_images(shorter, data)
-    _check_same_rates(shorter, config, data.steps_per_epoch)
-    with explained_writes(run.path):  # last.pt last: its presence means that all is there
+    _check_same_rates(shorter, config, data.steps_per_epoch, scheduler)
+    with explained_writes(run.path):  # last.pt is written last: it marks the copy as complete
         for name in ("env.json", "checkpoints/best.pt", "checkpoints/last.pt"):
             write_atomically(run.path / name, (shorter.path / name).read_bytes())
 
 
-def _longest_shorter(run: Run, config: dict[str, Any]) -> Run | None:
+def _longest_shorter(run: Run, config: RunConfig) -> Run | None:
     found = []
-    for path in run.path.parent.glob(f"*-s{config['seed']}*/checkpoints/last.pt"):
+    for path in run.path.parent.glob(f"*-s{config.seed}*/checkpoints/last.pt"):
         other = Run(path.parent.parent)
         stored = other.read_config()
-        epochs = stored.get("epochs")
-        is_same = identity(stored | {"epochs": config["epochs"]}) == identity(config)
-        if is_same and stored.get("seed") == config["seed"] and epochs < config["epochs"]:
-            found.append((epochs, other.path))
+        is_same = stored.changed({"epochs": config.epochs}).identity == config.identity
+        if is_same and stored.seed == config.seed and stored.epochs < config.epochs:
+            found.append((stored.epochs, other.path))
     return Run(max(found)[1]) if found else None
 
 
-def _check_same_rates(shorter: Run, config: dict[str, Any], steps: int) -> None:
-    epochs = shorter.read_config()["epochs"]
-    lr = config["optimizer"]["lr"]
-    before, now = (
-        SCHEDULERS.build(config["scheduler"], lr, count) for count in (epochs, config["epochs"])
-    )
+def _check_same_rates(shorter: Run, config: RunConfig, steps: int, scheduler: ScheduleSpec) -> None:
+    epochs = shorter.read_config().epochs
+    before, now = (scheduler.build(config.lr, count) for count in (epochs, config.epochs))
     for step in range(epochs * steps):
         progress = step // steps + step % steps / steps
         if before(progress) != now(progress):
             raise UsageError(
-                f"extend=true: scheduler={config['scheduler']['builder']} depends on epochs: "
-                f"{shorter.path} trained its {epochs} epochs at other rates\n"
+                f"extend=true: scheduler={config.scheduler.builder} depends on epochs: "
+                f"{shorter.path} trained its {epochs} epochs at other learning rates\n"
                 "without extend=true the longer run is trained from its beginning"
             )
-
-
-def root_of(config: dict[str, Any]) -> str | None:
-    """Where the images lie, as an absolute path."""
-    root = config["data"].get("root")
-    return str(Path(root).resolve()) if root else None

@@ -6,23 +6,22 @@ skipped, what another process is training is waited for, and signals reach every
 """
 
 import os
-import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
 from ..engine.signals import Interrupted
 from ..errors import UsageError
 from ..logs import console, failure_table, result_table
-from ..runs.directory import Run
 from ..runs.machine import usable_cores
+from .plan import PlannedRun
 
 GRACE_SECONDS = 30  # a run told to end saves its state within that, or is killed
 MOST_AT_ONCE = 1000
@@ -30,34 +29,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 @dataclass(frozen=True)
-class Job:
-    """A run to be made: overrides of `train`, and what they are composed to."""
-
-    overrides: tuple[str, ...]
-    config: Mapping[str, Any]
-    choices: Mapping[str, str]
-
-    @property
-    def run(self) -> Run:
-        """The newest directory of this configuration and seed."""
-        return Run.of(self.config, self.choices)
-
-    @property
-    def command(self) -> str:
-        """What one would type."""
-        return shlex.join(["lwbench", "train", *self.overrides])
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether its result stands, and it is not asked for anew."""
-        return not self.config["force"] and self.run.read_result() is not None
-
-
-@dataclass(frozen=True)
 class Failure:
     """A job that ended without a result, and why."""
 
-    job: Job
+    job: PlannedRun
     reason: str
 
     @property
@@ -67,7 +42,7 @@ class Failure:
         return str(path) if path.exists() else ""
 
 
-def sweep(jobs: Sequence[Job], at_once: object) -> int:
+def sweep(jobs: Sequence[PlannedRun], at_once: object) -> int:
     """Run the jobs that are not finished and show what came out; 1 if one failed.
 
     Raises UsageError where `at_once` is no number of jobs.
@@ -95,7 +70,7 @@ def number_of_jobs(at_once: object) -> int:
     return int(text)
 
 
-def run_all(jobs: Sequence[Job], at_once: int) -> list[Failure]:
+def run_all(jobs: Sequence[PlannedRun], at_once: int) -> list[Failure]:
     """Run the jobs that are not finished, `at_once` at the most at any time.
 
     Raises Interrupted after SIGTERM, SIGINT or SIGUSR1, when every run has saved its state.
@@ -129,19 +104,21 @@ def run_all(jobs: Sequence[Job], at_once: int) -> list[Failure]:
     return failures
 
 
-def _next(waiting: deque[tuple[int, Job]]) -> tuple[int, Job | None]:
+def _next(waiting: deque[tuple[int, PlannedRun]]) -> tuple[int, PlannedRun | None]:
     """The next job that nobody holds; finished ones are dropped, held ones go to the end."""
     for _ in range(len(waiting)):
         number, job = waiting.popleft()
         if job.is_finished:
             continue
-        if job.config["force"] or not job.run.is_locked():
+        if job.config.force or not job.run.is_locked():
             return number, job
         waiting.append((number, job))
     return 0, None
 
 
-def _tell_of_waiting(waiting: deque[tuple[int, Job]], running: dict[int, "_Process"]) -> bool:
+def _tell_of_waiting(
+    waiting: deque[tuple[int, PlannedRun]], running: dict[int, "_Process"]
+) -> bool:
     if not waiting or running:
         return False
     _, job = waiting[0]
@@ -149,13 +126,15 @@ def _tell_of_waiting(waiting: deque[tuple[int, Job]], running: dict[int, "_Proce
     return True
 
 
-def _settle(process: "_Process", waiting: deque[tuple[int, Job]], failures: list[Failure]) -> None:
+def _settle(
+    process: "_Process", waiting: deque[tuple[int, PlannedRun]], failures: list[Failure]
+) -> None:
     """Note a failure, unless another process was quicker to take the run."""
     job = process.job
     code = process.end()
     if code == 0 and job.run.read_result() is not None:
         return
-    if not job.config["force"] and (job.is_finished or job.run.is_locked()):
+    if not job.config.force and (job.is_finished or job.run.is_locked()):
         waiting.append((process.number, job))
         return
     failure = Failure(job, process.reason)
@@ -187,7 +166,9 @@ def _forwarding(running: dict[int, "_Process"]) -> Iterator[list[int]]:
 class _Process:
     """A job's process. Its output passes through, marked where several speak at once."""
 
-    def __init__(self, number: int, job: Job, environment: dict[str, str], mark: str) -> None:
+    def __init__(
+        self, number: int, job: PlannedRun, environment: dict[str, str], mark: str
+    ) -> None:
         self.number, self.job = number, job
         self._kill_at: float | None = None
         self._last: deque[str] = deque(maxlen=40)  # of what it wrote to standard error

@@ -1,7 +1,4 @@
-"""What tables' cells need: which runs are finished, which can go on, which are missing.
-
-Plans only; the runs themselves are a sweep's affair.
-"""
+"""Planned runs: what a sweep or a table's cells need, and how far each run is."""
 
 import re
 import shlex
@@ -11,57 +8,54 @@ from typing import Any
 
 from ..errors import UsageError
 from ..runs.directory import Run
-from ..runs.identity import identity
 from ..runs.records import Record
-from ..tables.published import Table
+from ..runs.runconfig import Overrides, RunConfig
 
-STATES = ("finished", "kept", "under way", "resumable", "missing")
-ComposedRun = tuple[Mapping[str, Any], Mapping[str, str]]  # configuration, choices in the groups
+STATES = ("finished", "archived", "running", "resumable", "missing")
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A run that cells need."""
+class PlannedRun:
+    """A run that is to be made: overrides of `lwbench train`, and their configuration.
 
-    overrides: tuple[str, ...]
-    config: Mapping[str, Any]
-    choices: Mapping[str, str]
-    state: str  # one of STATES
-    epochs_done: int
-    seconds: float | None  # what is left of it, estimated; None where nothing like it has run
-    basis: str  # what the estimate is from
+    `state`: one of STATES at the time of planning. `seconds`: an estimate of what is left, None
+    where nothing similar has run; `basis`: what the estimate is from.
+    """
+
+    overrides: Overrides
+    config: RunConfig
+    state: str = "missing"
+    epochs_done: int = 0
+    seconds: float | None = None
+    basis: str = ""
 
     @property
-    def is_finished(self) -> bool:
-        """Whether nothing is left to do."""
-        return self.state in ("finished", "kept")
+    def run(self) -> Run:
+        """The newest directory of this configuration and seed."""
+        return Run.of(self.config)
 
     @property
     def command(self) -> str:
-        """What one would type."""
+        """The command that makes the run."""
         return shlex.join(["lwbench", "train", *self.overrides])
 
     @property
+    def is_finished(self) -> bool:
+        """Whether its result exists now, and it is not asked for again."""
+        if self.state == "archived":
+            return True
+        return not self.config.force and self.run.read_result() is not None
+
+    @property
     def line(self) -> str:
-        """The command for a shell: a comment where there is nothing to do."""
-        if self.state == "finished":
-            return f"# finished: {self.command}"
-        if self.state == "kept":
-            return f"# finished, kept: {self.command}"
+        """The command as a line for a shell; commented out where there is nothing to do."""
+        if self.state in ("finished", "archived"):
+            return f"# {self.state}: {self.command}"
         if self.state == "missing":
             return self.command
-        how = "goes on after" if self.state == "resumable" else "another process is at it, after"
-        epochs = f"{self.epochs_done} of {self.config['epochs']} epochs"
-        return f"{self.command}  # {how} {epochs}"
-
-
-def requests(tables: Sequence[Table], extra: Sequence[str]) -> list[tuple[str, ...]]:
-    """The runs behind the tables' accuracy cells, without seeds, each once.
-
-    `extra`: overrides of every run.
-    """
-    trained = (figure.train for table in tables for figure in table.figures)
-    return list(dict.fromkeys((*train, *extra) for train in trained if train is not None))
+        how = "resumes" if self.state == "resumable" else "running in another process,"
+        epochs = f"{self.epochs_done} of {self.config.epochs} epochs"
+        return f"{self.command}  # {how} after {epochs}"
 
 
 def seeds(text: str) -> list[int]:
@@ -71,51 +65,48 @@ def seeds(text: str) -> list[int]:
     """
     numbers = text.strip("[]").split(",")
     if not all(re.fullmatch(r"\s*\d{1,9}\s*", number) for number in numbers):
-        raise UsageError(f"seeds={text}: how many, or a list such as 0,5,7")
+        raise UsageError(f"seeds={text}: expected a number of seeds, or a list such as 0,5,7")
     values = [int(number) for number in numbers]
     if len(values) > 1 or text.startswith("["):
         return list(dict.fromkeys(values))
     if values[0] == 0:
-        raise UsageError("seeds=0: no run; one run is seeds=1, seed 0 alone seeds=[0]")
+        raise UsageError("seeds=0 asks for no run; seeds=1 is one run, seeds=[0] is seed 0 alone")
     return list(range(values[0]))
 
 
 def plan(
-    composed: Mapping[tuple[str, ...], ComposedRun],
-    wanted_seeds: Iterable[int],
-    records: Sequence[Record],
-) -> list[Planned]:
-    """Every run with every seed, a seed after the other: a first table is soon complete.
+    configs: Mapping[Overrides, RunConfig], wanted_seeds: Iterable[int], records: Sequence[Record]
+) -> list[PlannedRun]:
+    """Every configuration with every seed, seed by seed, so that a first table is soon complete.
 
-    `records`: finished runs, local and kept; what they took is what estimates are made from.
+    `records`: finished runs, local and archived, from whose durations estimates are made. Raises
+    UsageError where a result cannot be read.
     """
     known = {(r.result.identity, r.result.seed, r.kept) for r in records}
-    took = _seconds_an_epoch(records)
+    took = _seconds_per_epoch(records)
     planned = []
     for seed in wanted_seeds:
-        for overrides, (config, choices) in composed.items():
-            seeded = {**config, "seed": seed}
-            key = identity(seeded), seed
-            local = Run.of(seeded, choices)
+        for overrides, config in configs.items():
+            seeded = config.changed({"seed": seed})
+            local = Run.of(seeded)
+            key = seeded.identity, seed
             is_local = local.read_result() is not None
             if is_local and (*key, False) not in known:
                 raise UsageError(
-                    f"{local.path / 'result.json'} is damaged; remove it, and the same command "
-                    "makes it again from the run's checkpoint"
+                    f"{local.path / 'result.json'} is damaged\nremove that file: the same command "
+                    "then makes it again from the run's checkpoint"
                 )
-            state = "finished" if is_local else "kept" if (*key, True) in known else ""
-            planned.append(
-                _planned((*overrides, f"seed={seed}"), seeded, choices, local, state, took)
-            )
+            state = "finished" if is_local else "archived" if (*key, True) in known else ""
+            planned.append(_planned((*overrides, f"seed={seed}"), seeded, local, state, took))
     return planned
 
 
-def summary(planned: Sequence[Planned], at_once: int) -> list[str]:
-    """What the plan comes to, in sentences."""
-    counts = {word: sum(p.state == word for p in planned) for word in STATES}
-    said = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-    lines = [f"{len(planned)} runs: {said}"]
-    left = [p for p in planned if not p.is_finished]
+def summary(planned: Sequence[PlannedRun], at_once: int) -> list[str]:
+    """How many runs are in which state, and an estimate of the time, in sentences."""
+    counts = {state: sum(p.state == state for p in planned) for state in STATES}
+    states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    lines = [f"{_runs(len(planned))}: {states}"]
+    left = [p for p in planned if p.state not in ("finished", "archived")]
     known = [p.seconds for p in left if p.seconds is not None]
     if not left:
         return lines
@@ -127,47 +118,38 @@ def summary(planned: Sequence[Planned], at_once: int) -> list[str]:
             f"{'; '.join(sorted({p.basis for p in left if p.seconds is not None}))}"
         )
     if unknown := len(left) - len(known):
-        lines.append(f"no estimate for {unknown} runs: nothing like them has run here yet")
+        lines.append(f"no estimate for {_runs(unknown)}: nothing similar has run here yet")
     return lines
 
 
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"
+
+
 def _planned(
-    overrides: tuple[str, ...],
-    config: Mapping[str, Any],
-    choices: Mapping[str, str],
+    overrides: Overrides,
+    config: RunConfig,
     run: Run,
     state: str,
     took: Mapping[tuple[Any, ...], float],
-) -> Planned:
+) -> PlannedRun:
     state = state or _unfinished(run)
-    epochs_done = len(run.metrics()) if state in ("under way", "resumable") else 0
-    seconds, basis = _estimate(config, choices, took)
-    epochs_left = 0 if state in ("finished", "kept") else config["epochs"] - epochs_done
-    return Planned(
-        overrides=overrides,
-        config=config,
-        choices=choices,
-        state=state,
-        epochs_done=epochs_done,
-        seconds=None if seconds is None else seconds * epochs_left,
-        basis=basis,
-    )
+    epochs_done = len(run.metrics()) if state in ("running", "resumable") else 0
+    seconds, basis = _estimate(config, took)
+    epochs_left = 0 if state in ("finished", "archived") else config.epochs - epochs_done
+    left = None if seconds is None else seconds * epochs_left
+    return PlannedRun(overrides, config, state, epochs_done, left, basis)
 
 
 def _unfinished(run: Run) -> str:
     if run.is_locked():
-        return "under way"
+        return "running"
     return "resumable" if (run.checkpoints / "last.pt").exists() else "missing"
 
 
-def _estimate(
-    config: Mapping[str, Any],
-    choices: Mapping[str, str],
-    took: Mapping[tuple[Any, ...], float],
-) -> tuple[float | None, str]:
-    """Seconds an epoch and what they are from: this network's runs, or any of the same images."""
-    data = config["data"].get("name") or choices["data"]
-    exact = (data, config["image_size"], choices["model"])
+def _estimate(config: RunConfig, took: Mapping[tuple[Any, ...], float]) -> tuple[float | None, str]:
+    """Seconds per epoch, from runs of this network or of any network on the same images."""
+    exact = (config.data_name, config.image_size, config.model_name)
     if exact in took:
         return took[exact], "finished runs of the same networks"
     if exact[:2] in took:
@@ -175,13 +157,13 @@ def _estimate(
     return None, ""
 
 
-def _seconds_an_epoch(records: Sequence[Record]) -> dict[tuple[Any, ...], float]:
-    """The newest run's seconds an epoch by (data, image size, model) and by (data, image size)."""
+def _seconds_per_epoch(records: Sequence[Record]) -> dict[tuple[Any, ...], float]:
+    """The newest run's seconds per epoch by (data, image size, model) and by (data, image size)."""
     took: dict[tuple[Any, ...], float] = {}
     for record in sorted(records, key=lambda r: (not r.kept, r.finished)):
         result = record.result
         try:
-            place = (result.data, record.config.get("image_size"))
+            place = (result.data, record.config.image_size)
         except UsageError:
             continue
         took[place] = took[*place, result.model] = result.seconds / result.epochs

@@ -4,11 +4,10 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..errors import UsageError
-from ..runs.identity import flat, identifying
 from ..runs.records import Record, records
+from ..runs.runconfig import RunConfig
 from .cells import Cell, cells, requirements
 from .layout import Filled
 from .published import Column, Figure, Table
@@ -34,7 +33,7 @@ def under(folder: Path, *, kept: bool = True) -> list[Record]:
 
 def _is_readable(record: Record) -> bool:
     try:
-        return bool(record.config)
+        return bool(record.config.values)
     except UsageError as error:
         log.warning("left out: %s", error)
         return False
@@ -63,13 +62,13 @@ def filled(table: Table, found: Iterable[Record], select: str) -> Filled:
     return Filled(table, [_made(cell) for cell in cells(table, counts, study)])
 
 
-def differing(configs: Mapping[str, Mapping[str, Any]], models: Mapping[str, str]) -> list[str]:
+def differing(configs: Mapping[str, RunConfig], models: Mapping[str, str]) -> list[str]:
     """Keys whose values differ between configurations, given with the name of each one's network.
 
     A network's name stands for its keys: those count where networks of one name differ in them.
     """
-    keys = dict.fromkeys(key for config in configs.values() for key in identifying(dict(config)))
-    values = {name: dict(flat(dict(config))) for name, config in configs.items()}
+    keys = dict.fromkeys(key for config in configs.values() for key in config.identifying)
+    values = {name: config.flat for name, config in configs.items()}
     found = []
     for key in keys:
         seen: dict[str, set[str]] = {}
@@ -129,8 +128,8 @@ def _made(cell: Cell) -> Cell:
     return replace(cell, rule=None, command=command)
 
 
-def _text(config: Mapping[str, Any], key: str) -> str:
-    return str(dict(flat(dict(config))).get(key, "-"))
+def _text(config: RunConfig, key: str) -> str:
+    return str(config.flat.get(key, "-"))
 
 
 def _named(settings: Mapping[str, str]) -> list[str]:

@@ -23,7 +23,7 @@ def cached_counts(
     def make(keys: list[str]) -> dict[str, Counts]:
         return {_key(r): counts for r, counts in count([by_key[key] for key in keys]).items()}
 
-    found = cached(f"counts-{content_digest(conf)}", by_key, make)
+    found = cached("counts", content_digest(conf), by_key, make)
     return {by_key[key]: counts for key, counts in found.items()}
 
 

@@ -5,18 +5,14 @@ the cell's full run (`epochs=10 image_size=32`) names the group: runs of one gro
 same keys and values, so that what stands in one table can be compared.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..errors import UsageError
-from ..runs.identity import flat, identifying, identity
 from ..runs.records import Record
+from ..runs.runconfig import RunConfig
 from .published import Table
 from .studies import Study, Train, by_identity
-
-ComposedRun = tuple[dict[str, Any], dict[str, str]]  # configuration, choices in the groups
 
 
 @dataclass
@@ -27,11 +23,11 @@ class Group:
     overrides: tuple[str, ...]  # `epochs=10`, in the order of the configuration; empty: full runs
     runs: dict[Train, list[Record]] = field(default_factory=dict)  # by the cell's full run
 
-    def study(self, composed: Mapping[Train, ComposedRun], select: str) -> Study:
+    def study(self, composed: Mapping[Train, RunConfig], select: str) -> Study:
         """The group as what fills the table's cells."""
         return Study(
             identities={train: runs[0].result.identity for train, runs in self.runs.items()},
-            full={train: identity(composed[train][0]) for train in self.runs},
+            full={train: composed[train].identity for train in self.runs},
             overrides=self.overrides,
             select=select,
             records=by_identity(record for runs in self.runs.values() for record in runs),
@@ -39,7 +35,7 @@ class Group:
 
 
 def sorted_runs(
-    found: Iterable[Record], tables: Iterable[Table], composed: Mapping[Train, ComposedRun]
+    found: Iterable[Record], tables: Iterable[Table], composed: Mapping[Train, RunConfig]
 ) -> tuple[list[Group], list[Record]]:
     """The groups of all tables, and the runs of no table.
 
@@ -64,49 +60,32 @@ def sorted_runs(
     return list(groups.values()), others
 
 
-Place = tuple[Table, Train, dict[str, Any]]  # with the configuration of its full run
+Place = tuple[Table, Train, RunConfig]  # with the configuration of its full run
 
 
 def _places(
-    tables: Iterable[Table], composed: Mapping[Train, ComposedRun]
+    tables: Iterable[Table], composed: Mapping[Train, RunConfig]
 ) -> dict[tuple[str, str], list[Place]]:
     places: dict[tuple[str, str], list[Place]] = {}
     for table in tables:
         for train in dict.fromkeys(figure.train for figure in table.figures if figure.train):
-            config, choices = composed[train]
-            data = config["data"].get("name") or choices["data"]
-            places.setdefault((data, choices["model"]), []).append((table, train, config))
+            config = composed[train]
+            places.setdefault((config.data_name, config.model_name), []).append(
+                (table, train, config)
+            )
     return places
 
 
-def _config(record: Record) -> dict[str, Any] | None:
+def _config(record: Record) -> RunConfig | None:
     try:
-        return record.config if identity(record.config) == record.result.identity else None
+        return record.config if record.config.identity == record.result.identity else None
     except (UsageError, OSError, ValueError, TypeError, RecursionError):
         return None
 
 
-def _nearest(
-    config: dict[str, Any], places: Iterable[Place]
-) -> list[tuple[Place, tuple[str, ...]]]:
-    differing = [(place, differences(config, place[2])) for place in places]
+def _nearest(config: RunConfig, places: Iterable[Place]) -> list[tuple[Place, tuple[str, ...]]]:
+    differing = [(place, config.differences(place[2])) for place in places]
     # another network is no cheaper way to the same figure
     same = [(p, keys) for p, keys in differing if not any(k.startswith("model.") for k in keys)]
     least = min((len(keys) for _, keys in same), default=0)
-    return [(place, written(config, keys)) for place, keys in same if len(keys) == least]
-
-
-def differences(config: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """The keys that enter the identity and differ, in the order of the configuration."""
-    ours, theirs = identifying(config), identifying(other)
-    return [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
-
-
-def written(config: dict[str, Any], keys: Iterable[str]) -> tuple[str, ...]:
-    """The keys as overrides of a command line: `epochs=10`."""
-    values = dict(flat(config))
-    return tuple(f"{key}={_text(values.get(key))}" for key in keys)
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    return [(place, config.written(keys)) for place, keys in same if len(keys) == least]

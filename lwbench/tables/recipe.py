@@ -12,12 +12,12 @@ from typing import Any
 import yaml
 
 from ..paths import conf_folder
-from ..runs.identity import identifying
+from ..runs.runconfig import RunConfig
 
 _MARK = re.compile(r"(?:^|\s)#\s*(ours|paper)\b")
 
 
-def ours(runs: Iterable[tuple[str, str | None, Mapping[str, Any]]]) -> list[str]:
+def ours(runs: Iterable[tuple[str, str | None, RunConfig]]) -> list[str]:
     """What runs hold under the keys that are marked as ours: `batch_size 128`.
 
     Each is a data set, an experiment and a configuration; the experiment's marks go before the data
@@ -25,7 +25,7 @@ def ours(runs: Iterable[tuple[str, str | None, Mapping[str, Any]]]) -> list[str]
     """
     values: dict[str, dict[str, list[str]]] = {}
     for data, experiment, config in runs:
-        flat = identifying(dict(config))
+        flat = config.identifying
         for key in _keys(data, experiment, flat):
             sets = values.setdefault(key, {}).setdefault(str(flat[key]), [])
             sets += [] if data in sets else [data]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..runs.records import Record, chosen
-from .published import Figure
+from .published import Figure, Table
 
 Train = tuple[str, ...]  # overrides of `train` that a cell's run is made with
 
@@ -45,6 +45,15 @@ class Study:
         complete = [chosen(group) for group in groups.values()]
         best = max(complete, key=_rank, default=[])
         return tuple(sorted(best, key=lambda record: record.result.seed))
+
+
+def requests(tables: Iterable[Table], extra: Sequence[str]) -> list[Train]:
+    """The runs behind the tables' accuracy cells, without seeds, each once.
+
+    `extra`: overrides of every run.
+    """
+    trained = (figure.train for table in tables for figure in table.figures)
+    return list(dict.fromkeys((*train, *extra) for train in trained if train is not None))
 
 
 def by_identity(records: Iterable[Record]) -> dict[str, list[Record]]:

@@ -1,0 +1,58 @@
+"""List models, data sets, optimizers, schedulers and experiments."""
+
+from pathlib import Path
+
+from ..errors import UsageError, nearest
+from ..paths import conf_folder
+from ._keys import GROUPS, Key
+
+FLAGS: tuple[str, ...] = ()
+KEYS = {group: Key(f"the options of the group {group}") for group in GROUPS}
+
+
+def help() -> str:
+    return (
+        f"usage: lwbench list [{' | '.join(GROUPS)}]\n\n"
+        "lwbench list model adds the parameters and MACs of each network at 224 px, 1000 classes"
+    )
+
+
+def run(arguments: list[str], flags: set[str]) -> int:
+    """Print the options of the named groups, or of all. Raises UsageError for another word."""
+    groups = [word.removesuffix("s") for word in arguments]
+    if unknown := set(groups) - set(GROUPS):
+        word = unknown.pop()
+        raise UsageError(f"nothing to list under {word!r}{nearest(word, GROUPS)}")
+    for group in groups or GROUPS:
+        options = sorted((conf_folder() / group).glob("*.yaml"))
+        width = max((len(path.stem) for path in options), default=0)
+        figures = _figures([path.stem for path in options]) if groups == ["model"] else {}
+        print(f"{group}:" if options else f"{group}: none")
+        for path in options:
+            print(f"  {path.stem:<{width}}  {figures.get(path.stem, '')}{first_comment(path)}")
+    return 0
+
+
+def _figures(models: list[str]) -> dict[str, str]:
+    """Parameters and plain MACs of each model at 224 px with 1000 classes, as text."""
+    from ..logs import metric
+    from ..tables.cells import CountRequest
+    from ..tables.counts import cached_counts
+    from ._counting import counted
+
+    requests = {name: CountRequest((f"model={name}",), 1000, 224) for name in models}
+    counts = cached_counts(requests.values(), conf_folder(), counted)
+    return {
+        name: f"{metric(c['params']):>9} params  {metric(c['macs']['plain']):>9} MACs  "
+        for name, request in requests.items()
+        if (c := counts.get(request))
+    }
+
+
+def first_comment(path: Path) -> str:
+    """The first line of a configuration file, which says what it is."""
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("# ") and "@package" not in line:
+                return line[2:].strip()
+    return ""

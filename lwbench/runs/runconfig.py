@@ -1,0 +1,252 @@
+"""The configuration of one training run: validated once, typed, comparable.
+
+`lwbench.config` makes a `RunConfig` from command-line overrides; a run directory's `config.yaml` is
+read back into one. Nothing after that handles the raw mapping.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PrivateAttr,
+    ValidationError,
+)
+
+from ..errors import UsageError, explained, nearest
+
+Overrides = tuple[str, ...]  # `key=value` arguments of `lwbench train`
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+ImageSize = Annotated[int, Field(gt=0, le=8192)]  # pixels; a larger value would take all memory
+
+# Keys that cannot change the result, or that stand beside the identity in the directory's name
+# (the seed). `data.recipe` only holds defaults that other keys refer to.
+_NOT_IDENTIFYING = {
+    "seed", "device", "workers", "jobs", "out", "force", "extend", "checkpoint", "data.root",
+    "data.cache", "data.recipe",
+}  # fmt: skip
+# Keys that always enter the identity. Every other key is left out while it has a value that means
+# "switched off", so that a key added by a later version leaves existing runs valid.
+_ALWAYS_IDENTIFYING = {"lr", "epochs", "batch_size", "momentum", "weight_decay", "dropout"}
+_OFF = (None, False, 0, "none", "raise")
+
+
+class _Keys(BaseModel):
+    # strict: `epochs=5.0` or `force=1` is a mistake rather than a number or a truth value
+    model_config = ConfigDict(
+        extra="ignore", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+class CheckpointKeys(_Keys):
+    """Keys under `checkpoint`. `every`: seconds between two checkpoints, also within an epoch."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    every: PositiveFloat = 300.0
+
+
+class Group(BaseModel):
+    """One option of a group (model, data, optimizer, scheduler): a builder and its arguments."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+
+    builder: str
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Builder and arguments; recipe and augmentation of a data set have other readers."""
+        extra = self.model_extra or {}
+        return {"builder": self.builder} | {
+            key: value for key, value in extra.items() if key not in ("recipe", "augment")
+        }
+
+
+class RunConfig(_Keys):
+    """One training run as configured. Make it with `RunConfig.of`.
+
+    `precision`: "auto" is bf16 on GPUs that support it and fp32 on every CPU, where depthwise
+    networks train more slowly in bf16. `clip_grad_norm`: largest norm of all gradients together.
+    `compile`: torch.compile, which pays off after many epochs only.
+    """
+
+    seed: Seed = 0
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    image_size: ImageSize
+    device: str = "auto"
+    precision: Precision = "auto"
+    out: str = "outputs"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    clip_grad_norm: PositiveFloat | None = None
+    compile: bool = False
+    workers: NonNegativeInt | None = None
+    jobs: PositiveInt = 1
+    force: bool = False
+    extend: bool = False
+    checkpoint: CheckpointKeys = CheckpointKeys()
+    model: Group
+    data: Group
+    optimizer: Group
+    scheduler: Group
+
+    _values: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _choices: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, values: Mapping[str, Any], choices: Mapping[str, str] | None = None, where: str = ""
+    ) -> "RunConfig":
+        """Validate a resolved configuration.
+
+        `choices`: the option chosen in each group, where it is known (a stored configuration has
+        none). `where`: a file to name in errors. Raises UsageError naming the key that is unknown,
+        missing, or of a wrong type or range.
+        """
+        if unknown := [key for key in values if key not in cls.model_fields]:
+            hint = nearest(str(unknown[0]), cls.model_fields)
+            raise UsageError(f"{where}: " * bool(where) + f"unknown key {unknown[0]!r}{hint}")
+        return cls._validated(values, choices or {}, where)
+
+    @classmethod
+    def stored(cls, values: Mapping[str, Any], where: str) -> "RunConfig":
+        """The configuration in a run directory; keys of another version are allowed.
+
+        Raises UsageError as `of` does.
+        """
+        return cls._validated(values, {}, where)
+
+    @classmethod
+    def _validated(
+        cls, values: Mapping[str, Any], choices: Mapping[str, str], where: str
+    ) -> "RunConfig":
+        try:
+            config = cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise explained(error.errors(), cls.model_fields, where) from None
+        config._values, config._choices = dict(values), dict(choices)
+        return config
+
+    # names
+
+    @property
+    def model_name(self) -> str:
+        """The name of the network's configuration file: `ldc3`."""
+        return self._choices["model"]
+
+    @property
+    def data_name(self) -> str:
+        """The data set's name in paths and tables: its own (`data.name`) or its file's."""
+        return str((self.data.model_extra or {}).get("name") or self._choices["data"])
+
+    @property
+    def data_root(self) -> str | None:
+        """Where the images are, as an absolute path; None for the default place."""
+        root = (self.data.model_extra or {}).get("root")
+        return str(Path(root).resolve()) if root else None
+
+    @property
+    def augment(self) -> dict[str, Any]:
+        """The keys under `data.augment`."""
+        return dict((self.data.model_extra or {}).get("augment") or {})
+
+    @property
+    def lr(self) -> float:
+        """The base learning rate."""
+        return float((self.optimizer.model_extra or {})["lr"])
+
+    @property
+    def num_workers(self) -> int:
+        """Threads that decode images; one per core unless the user says otherwise."""
+        return (os.cpu_count() or 1) if self.workers is None else self.workers
+
+    # content and comparison
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The whole resolved configuration, as `config.yaml` holds it."""
+        return self._values
+
+    @cached_property
+    def flat(self) -> dict[str, Any]:
+        """Dotted keys and their values, in the order of the configuration."""
+        return dict(_flattened(self._values))
+
+    @cached_property
+    def identifying(self) -> dict[str, Any]:
+        """The dotted keys that can change the result, without those that are switched off."""
+        return {
+            key: _plain(value)
+            for key, value in self.flat.items()
+            if is_identifying(key)
+            and (key.rpartition(".")[2] in _ALWAYS_IDENTIFYING or not _is_off(value))
+        }
+
+    @cached_property
+    def identity(self) -> str:
+        """Eight hex digits: a hash of `identifying`."""
+        text = json.dumps(self.identifying, sort_keys=True, ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    def differences(self, other: "RunConfig") -> list[str]:
+        """The keys that can change the result and differ, in the order of the configuration."""
+        ours, theirs = self.identifying, other.identifying
+        return [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
+
+    def written(self, keys: Iterable[str]) -> Overrides:
+        """The keys with their values as overrides of a command line: `epochs=10`."""
+        return tuple(f"{key}={_text(self.flat.get(key))}" for key in keys)
+
+    def changed(self, changes: Mapping[str, Any]) -> "RunConfig":
+        """A copy with other values under dotted keys, validated again."""
+        values = dict(self._values)
+        for key, value in changes.items():
+            group, _, name = key.rpartition(".")
+            if group:
+                values[group] = {**values.get(group, {}), name: value}
+            else:
+                values[name] = value
+        return RunConfig._validated(values, self._choices, "")
+
+
+def is_identifying(key: str) -> bool:
+    """Whether a dotted key can change the result."""
+    return not any(key == k or key.startswith(k + ".") for k in _NOT_IDENTIFYING)
+
+
+def override_key(override: str) -> str:
+    """The dotted key that a `key=value` argument sets."""
+    return override.partition("=")[0].lstrip("+~")
+
+
+def _flattened(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _is_off(value: Any) -> bool:
+    return value in _OFF or value == []
+
+
+def _plain(value: Any) -> Any:
+    """1.0 and 1 are the same value."""
+    is_whole = isinstance(value, float) and value.is_integer()
+    return int(value) if is_whole else value
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
