@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from pydantic import NonNegativeInt
 
+from ..errors import shown
+from ..logs import CountProgress, console
+from ..registry import DATASETS, validated
 from .decode import BadImage, decode, pixel_hash
 from .source import Dataset, Split
 from .tree import Listing, some
 from .workers import Found, examined
-from ..errors import shown
-from ..logs import CountProgress, console
-from ..registry import DATASETS, validated
 
 PARTS = ("train", "test")
 MOST = 20  # duplicates that are named; unreadable files are all named
