@@ -13,7 +13,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from .errors import UsageError, nearest
 from .paths import conf_folder
@@ -26,6 +26,7 @@ GROUPS = ("model", "data", "optimizer", "scheduler", "experiment")
 # One enclosing pair of quotes is removed, `null` is no value, and a leading `~` is expanded.
 TEXT_KEYS = ("data.root", "data.cache", "data.name", "out", "run", "checkpoint")
 MAX_RUNS = 10_000  # of one sweep; range(1e9) is a slip
+Plain = dict[str, Any]
 
 
 class Specs(NamedTuple):
@@ -187,11 +188,10 @@ def _composed(verb: str, overrides: Sequence[str]) -> tuple[dict[str, Any], dict
         choices = {str(k): v for k, v in config.hydra.runtime.choices.items()}
         with open_dict(config):
             del config["hydra"]
-        raw = OmegaConf.to_container(config, resolve=False)
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        raw = cast(Plain, OmegaConf.to_container(config, resolve=False))
+        plain = cast(Plain, OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     except Exception as error:  # Hydra raises AssertionError and RecursionError too; the overrides
         raise _explained(verb, others, error) from None  # are the cause of all of them
-    assert isinstance(plain, dict) and isinstance(raw, dict)
     for key, value in texts.items():
         _set(plain, key, value)
     _name_data(plain)

@@ -71,15 +71,19 @@ log.addHandler(Screen(logging.WARNING))
 
 
 class _Screen(Console):
-    """Whoever reads may leave (`lwbench train | head -1`): what follows is written to nobody."""
+    """A reader may leave (`lwbench train | head -1`): what follows is discarded."""
 
     def on_broken_pipe(self) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def console() -> Console:
-    """Standard output; plain without a terminal, and wide enough there that no line is broken."""
-    return _Screen(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+    """Standard output. Text is printed as it is: names of users are never read as markup or emoji.
+
+    Without a terminal the output is plain, and so wide that no line is broken.
+    """
+    width = None if sys.stdout.isatty() else 200
+    return _Screen(markup=False, emoji=False, highlight=False, soft_wrap=True, width=width)
 
 
 def duration(seconds: float) -> str:

@@ -152,7 +152,7 @@ def _evaluated(
     checkpoint.check_fits(outline, state, path)
     model = spec.build(data.num_classes)
     checkpoint.load_weights(model, state, path)
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device).to(memory_format=torch.channels_last)
     cast = autocast(resolved_precision(precision, device), device)
     found = evaluate(model, data.eval_batches("test"), data.num_classes, autocast=cast)
     return {"loss": found.loss, "top1": found.top1, "top5": found.top5}
@@ -173,6 +173,5 @@ def _print(rows: list[tuple[str, dict[str, float], str]]) -> None:
     for which, found, remark in rows:
         screen.print(
             f"{which}: top-1 {found['top1']:.4f} %  top-5 {found['top5']:.4f} %  "
-            f"loss {found['loss']:.6f}  {remark}",
-            markup=False,
+            f"loss {found['loss']:.6f}  {remark}"
         )

@@ -145,7 +145,7 @@ def _trained(
     from ..engine.settings import Settings
     from ..engine.train import Training
 
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device).to(memory_format=torch.channels_last)
     training = Training(
         model,
         data,
@@ -250,7 +250,7 @@ def _announce(
     screen = console()
     for line in lines:
         log.info(line)
-        screen.print(line, markup=False)
+        screen.print(line)
     for line in data.source.left_out:
         log.info("left out: %s", line)
 
@@ -258,4 +258,4 @@ def _announce(
 def _print_result(run: Run, result: dict[str, Any], how: str) -> None:
     screen = console()
     screen.print(result_table([result]))
-    screen.print(f"{how}: {run.path}", markup=False)
+    screen.print(f"{how}: {run.path}")

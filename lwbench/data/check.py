@@ -70,12 +70,12 @@ def check(config: dict[str, Any]) -> int:
     problems = []
     for name, report in reports.items():
         problems += _bad(name, report)
-        screen.print(_balance(name, report), markup=False)
+        screen.print(_balance(name, report))
     problems += _class_faults(reports) + _duplicates(reports["train"], reports["test"])
     for line in problems:
-        screen.print(line, markup=False)
+        screen.print(line)
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-    screen.print(count if problems else "nothing wrong", markup=False)
+    screen.print(count if problems else "nothing wrong")
     return 1 if problems else 0
 
 

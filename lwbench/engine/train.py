@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -33,17 +33,19 @@ log = logging.getLogger("lwbench")
 
 
 class Batches(Protocol):
-    """What the engine needs of a data set; see `data.pipeline.Data`."""
+    """What the engine needs of a data set; see `data.loader.Data`."""
 
     num_classes: int
-    class_names: Sequence[str]
     batch_size: int
     train_size: int
     steps_per_epoch: int
 
+    @property
+    def class_names(self) -> Sequence[str]: ...
+
     def train_batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]: ...
 
-    def eval_batches(self, split: str) -> Iterator[tuple[Tensor, Tensor]]: ...
+    def eval_batches(self, split: Literal["test", "train"]) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
 class Progress(Protocol):

@@ -107,7 +107,7 @@ def _cell(value: Any) -> str:
 def _show_one(p: dict[str, Any]) -> None:
     screen = console()
     size = p["image_size"]
-    screen.print(f"{p['model']} at 3 x {size} x {size}, {p['num_classes']} classes", markup=False)
+    screen.print(f"{p['model']} at 3 x {size} x {size}, {p['num_classes']} classes")
     lines = [
         ("parameters", f"{p['params']:,}"),
         ("buffers", f"{p['buffers']:,}"),
@@ -120,14 +120,14 @@ def _show_one(p: dict[str, Any]) -> None:
     if p["deform_sampling"]:
         lines.append(("sampling", f"{p['deform_sampling']:,} operations, in no figure below"))
     for word, text in lines:
-        screen.print(f"  {word:<14}{text}", markup=False)
+        screen.print(f"  {word:<14}{text}")
     screen.print("MACs by rule")
     for rule, value in p["macs"].items():
         known = "-" if value is None else f"{value:>16,}  {metric(value):>9}"
-        screen.print(f"  {rule:<14}{known}  {RULE_WORDS.get(rule, '')}", markup=False)
+        screen.print(f"  {rule:<14}{known}  {RULE_WORDS.get(rule, '')}")
     if p["unknown"]:
         found = ", ".join(f"{name} x {times}" for name, times in p["unknown"].items())
-        screen.print(f"unknown, not counted: {found}", markup=False)
+        screen.print(f"unknown, not counted: {found}")
     if p.get("layers"):
         _show_rows([_layer_row(layer) for layer in p["layers"]], "terminal")
 

@@ -1,16 +1,15 @@
-"""One run of a sweep, in a process of its own: `python -m lwbench.sweeps.job key=value ...`.
+"""One run of a sweep, in its own process: `python -m lwbench.sweeps.job key=value ...`.
 
-Its standard input is a pipe that the sweep holds open. When that closes, the sweep is gone, however
-it died, and the run saves its state and ends, as after SIGTERM: nothing is left behind that would
-hold the run's lock.
+Its standard input is a pipe that the sweep holds open. When the pipe closes, the sweep has ended in
+whatever way, and the run saves its state and ends as after SIGTERM: no process is left behind that
+would hold the run's lock.
 """
 
 import os
+import runpy
 import signal
 import sys
 import threading
-
-from ..cli import main
 
 
 def _end_with_the_sweep() -> None:
@@ -21,6 +20,6 @@ def _end_with_the_sweep() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
-    # what is recorded as the run's command is what a user would type
+    # recorded as the run's command: what a user would type
     sys.argv = ["lwbench", "train", *sys.argv[1:]]
-    sys.exit(main())
+    runpy.run_module("lwbench.__main__", run_name="__main__")

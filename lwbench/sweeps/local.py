@@ -96,7 +96,7 @@ def run_all(jobs: Sequence[PlannedRun], at_once: int) -> list[Failure]:
                     break
                 slot = next(s for s in range(at_once) if s not in running)
                 counter = f"[{number}/{len(jobs)}]"
-                console().print(f"{counter} {job.command}", markup=False)
+                console().print(f"{counter} {job.command}")
                 running[slot] = _Process(number, job, slots[slot], counter if at_once > 1 else "")
             time.sleep(0.05)
     if received:
@@ -122,7 +122,7 @@ def _tell_of_waiting(
     if not waiting or running:
         return False
     _, job = waiting[0]
-    console().print(f"waiting for another process: {job.run.path}", markup=False)
+    console().print(f"waiting for another process: {job.run.path}")
     return True
 
 
@@ -140,7 +140,7 @@ def _settle(
     failure = Failure(job, process.reason)
     failures.append(failure)
     process.log_end()
-    console().print(f"failed: {job.command}: {failure.reason}", markup=False)
+    console().print(f"failed: {job.command}: {failure.reason}")
 
 
 @contextmanager
