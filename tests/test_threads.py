@@ -33,7 +33,7 @@ def host(monkeypatch, tmp_path):
 
         monkeypatch.setattr(threads.time, "sleep", sleep)
 
-    # set first, so that what `settle` puts there is undone afterwards
+    # set first, so that what `configure` puts there is undone afterwards
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
@@ -47,7 +47,7 @@ def write_stat(path, ticks):
 
 
 def decided():
-    threads.settle()
+    threads.configure()
     return os.environ.get("GOMP_SPINCOUNT")
 
 
@@ -143,7 +143,7 @@ def test_a_single_thread_is_not_kept_waiting_for_the_measurement(host, monkeypat
 def test_the_users_environment_takes_precedence(host, monkeypatch, name):
     host(cpus=2, busy=[1.0, 1.0])
     monkeypatch.setenv(name, "active")
-    threads.settle()
+    threads.configure()
     assert os.environ.get("GOMP_SPINCOUNT") == ("active" if name == "GOMP_SPINCOUNT" else None)
 
 

@@ -121,7 +121,7 @@ def evaluate_checkpoint(values: dict[str, Any]) -> int:
 
 
 def _prepare(device: str) -> "torch.device":
-    threads.settle()
+    threads.configure()
     return resolved_device(device)
 
 

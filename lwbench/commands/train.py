@@ -70,7 +70,7 @@ def train(config: RunConfig) -> int:
     _check_writable(config.out)
 
     # everything that can be wrong is found before the first file is written
-    threads.settle()
+    threads.configure()
     import torch
 
     from ..engine.train import resolved_precision

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ..paths import cache_home
+from ..runs.machine import usable_cores
 from .source import content_digest
 from .tree import Listing
 from .workers import batched, decoded_batches
@@ -141,7 +142,7 @@ def write_squares(path: Path, paths: list[str], side: int) -> None:
     log.info("decoding %d images once into %s (%.1f GiB)", len(paths), path, need / 2**30)
     tags = bytearray()
     with replacing(path) as file:
-        for images in decoded_batches(batched(paths), side, workers=os.cpu_count() or 1):
+        for images in decoded_batches(batched(paths), side, workers=usable_cores()):
             for image in images.numpy():
                 tags += tag(image)
             file.write(images.numpy().data)

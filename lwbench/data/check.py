@@ -1,6 +1,5 @@
 """`lwbench check`: decode every image of a data set and report what is wrong with it."""
 
-import os
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pydantic import NonNegativeInt
 from ..errors import shown
 from ..logs import CountProgress, console
 from ..registry import DATASETS, validated
+from ..runs.machine import usable_cores
 from .decode import BadImage, decode, pixel_hash
 from .source import Dataset, Split
 from .tree import Listing, some
@@ -26,7 +26,7 @@ class Options:
     """The command's keys beside the data set's; the signature is their schema."""
 
     def __init__(self, *, workers: NonNegativeInt | None = None) -> None:
-        self.workers = os.cpu_count() or 1 if workers is None else workers
+        self.workers = usable_cores() if workers is None else workers
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ CIFAR-100 with its fine labels.
 """
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from ..errors import UsageError, shown
 from ..paths import data_home
 from ..registry import DATASETS
+from ..runs.machine import usable_cores
 from .cache import Arrays, cached_arrays
 from .decode import decode
 from .download import download_once
@@ -193,7 +193,7 @@ def decode_all(listing: Listing) -> np.ndarray:
 
         return images, fill
 
-    workers = min(8, os.cpu_count() or 1)
+    workers = min(8, usable_cores())
     return torch.cat(list(in_threads(batched(listing.paths), start, workers=workers))).numpy()
 
 

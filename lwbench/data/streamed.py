@@ -6,7 +6,6 @@ With `on_bad_image: skip` all files are decoded beforehand, to leave the unreada
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from ..errors import shown
 from ..runs.files import read_json, write_atomically
+from ..runs.machine import usable_cores
 from .cache import cache_folder, cached_squares, warn_not_cached
 from .decode import UNREAD
 from .source import Dataset, Source, Split, channel_statistics
@@ -110,7 +110,7 @@ class ImageFiles(Dataset):
 
 def decode_files(paths: list[str], side: int) -> Tensor:
     """Decode all files to squares, (N, side, side, 3) uint8. Raises BadImage."""
-    workers = min(8, os.cpu_count() or 1)
+    workers = min(8, usable_cores())
     return torch.cat(list(decoded_batches(batched(paths), side, workers=workers)))
 
 
@@ -183,7 +183,7 @@ def bad_images(name: str, listing: Listing, cache: str | None) -> dict[int, str]
 def _examined_with_reports(paths: Sequence[str], name: str) -> Iterator[Found]:
     log.info("data %s: decoding %d images once, to find unreadable ones", name, len(paths))
     done, last = 0, time.monotonic()
-    for batch in examined(paths, os.cpu_count() or 1):
+    for batch in examined(paths, usable_cores()):
         yield from batch
         done += len(batch)
         # silence for minutes would look like a hang

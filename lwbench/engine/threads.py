@@ -12,7 +12,7 @@ from ..runs import machine
 SPINS = 10_000
 
 
-def settle() -> None:
+def configure() -> None:
     """Let waiting threads spin where each has a core of its own, and sleep at once elsewhere.
 
     Does nothing if the user's environment sets OMP_WAIT_POLICY or GOMP_SPINCOUNT.

@@ -6,7 +6,6 @@ read back into one. Nothing after that handles the raw mapping.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +23,7 @@ from pydantic import (
 )
 
 from ..errors import UsageError, explained, nearest
+from .machine import usable_cores
 
 Overrides = tuple[str, ...]  # `key=value` arguments of `lwbench train`
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -169,7 +169,7 @@ class RunConfig(_Keys):
     @property
     def num_workers(self) -> int:
         """Threads that decode images; one per core unless the user says otherwise."""
-        return (os.cpu_count() or 1) if self.workers is None else self.workers
+        return usable_cores() if self.workers is None else self.workers
 
     # content and comparison
 
