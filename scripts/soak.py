@@ -27,7 +27,7 @@ import torch
 
 from lwbench.engine import checkpoint
 from lwbench.runs.directory import Run
-from lwbench.runs.provenance import cpu_model, revision
+from lwbench.runs.provenance import cpu_model, git_state
 
 TABLE = """
 source: "soak"
@@ -38,7 +38,7 @@ rows:
   - {label: LDC3, run: "model=ldc3"}
 """
 TRAINING = ["epochs=4", "batch_size=64", "data.augment.rotation=5"]
-TIMES = {"seconds", "train_seconds", "images_per_s"}
+TIMES = {"seconds", "train_seconds", "images_per_s", "finished"}
 MARK = "LWBENCH_SOAK"  # in the environment of every process started here, and of their children
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 PATIENCE_S = 120.0  # for the processes of a killed command to end by themselves
@@ -232,13 +232,13 @@ def same(one, other) -> bool:
 
 
 def show(soak: Soak, options: argparse.Namespace) -> None:
-    state = revision()
+    revision, is_dirty = git_state()
     how = f"--minutes {options.minutes:g} --pause {options.pause:g} --seed {options.seed}"
     codes = ", ".join(f"{code} ({count})" for code, count in sorted(soak.exit_codes.items()))
     targets = ("command", "run", "all")
     print(f"""
 - {time.strftime("%Y-%m-%d", time.gmtime())}, {cpu_model()}, {os.cpu_count()} cores, revision
-  `{(state["git_revision"] or "unknown")[:12]}`{" with changes" if state["git_dirty"] else ""};
+  `{(revision or "unknown")[:12]}`{" with changes" if is_dirty else ""};
   `bash scripts/soak.sh {how}`
 - {soak.studies} studies, {soak.runs} runs; {soak.struck.total()} strikes on {soak.signalled}
   processes; {soak.exit_codes.total()} starts

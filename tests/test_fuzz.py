@@ -5,7 +5,9 @@ and nothing is half-written. The default suite draws the same cases each time; `
 thousands, new ones each time.
 """
 
+import copy
 import io
+import json
 import os
 import shutil
 from contextlib import redirect_stderr, redirect_stdout
@@ -23,8 +25,11 @@ from lwbench.commands import train
 from lwbench.engine import checkpoint
 from lwbench.errors import DamagedError, UsageError
 from lwbench.paths import conf_folder
+from lwbench.report import build
 from lwbench.runs.directory import Run
+from lwbench.runs.records import records
 from lwbench.sweeps import local
+from lwbench.tables import published
 
 PROMISED = {0, 1, 2, 130, 143}
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -519,3 +524,104 @@ def test_a_damaged_run_is_answered_and_never_gives_other_figures(cases, finished
         assert code != 0 or (found["final"], found["best"]) == (before["final"], before["best"])
 
     claim()
+
+
+# every field of every record, one at a time
+
+ARCHIVED = Path(__file__).parent.parent / "outputs/measured/cifar10/ldc0/7ac6b42b-s0"
+INVALID = [None, "x", "\x00\ud800", -1, 0, True, 10**400, 1e308, float("nan"), float("inf"), [],
+           [[1]], {}, {"a": {"b": [1]}}, "9" * 5000, MISSING := "missing"]  # fmt: skip
+
+
+def fields_of(content, prefix=()):
+    """The path of every value in nested mappings and lists, groups included."""
+    pairs = content.items() if isinstance(content, dict) else enumerate(content)
+    for key, value in pairs:
+        yield (*prefix, key)
+        if isinstance(value, dict | list):
+            yield from fields_of(value, (*prefix, key))
+
+
+def changed(content, path, value):
+    """A copy of nested data with one value replaced or, with MISSING, taken out."""
+    made = copy.deepcopy(content)
+    inner = made
+    for key in path[:-1]:
+        inner = inner[key]
+    if value is MISSING:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = value
+    return made
+
+
+def damaged_records():
+    """A file and its content, for each field of each record with each invalid value."""
+    env = json.loads((ARCHIVED / "env.json").read_text())
+    start = {key: env[key] for key in env if key != "data"} | {"epochs": 1, "steps": 4}
+    files = {
+        "result.json": [
+            json.loads((ARCHIVED / "result.json").read_text())
+            | {"finished": "2026-01-01T00:00:00Z"}
+        ],
+        "env.json": [env, {"starts": [start, start], "data": env["data"]}],
+        "config.yaml": [yaml.safe_load((ARCHIVED / "config.yaml").read_text())],
+    }
+    for file, contents in files.items():
+        write = json.dumps if file.endswith("json") else yaml.safe_dump
+        for content in contents:
+            for path in fields_of(content):
+                for value in INVALID:
+                    yield file, write(changed(content, path, value))
+    header, *rows = (ARCHIVED / "metrics.csv").read_text().splitlines()
+    for column in range(len(header.split(","))):
+        for value in ["", "x", "nan", "-inf", "1e999", "9" * 5000, "1,2,3", '"', "\x00"]:
+            cells = rows[1].split(",")
+            cells[column] = value
+            yield "metrics.csv", "\n".join([header, rows[0], ",".join(cells)])
+
+
+@pytest.mark.parametrize(
+    "every", [7, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+)
+def test_an_invalid_field_of_a_record_costs_its_own_row_alone(every, monkeypatch):
+    """A folder of runs, each with one invalid value somewhere, beside one whole run."""
+    monkeypatch.setattr(build, "STUDY_PICTURES", 1)
+    monkeypatch.setattr(build, "RUN_PICTURES", 1)
+    load = published.load
+    monkeypatch.setattr(published, "load", lambda name: load("ldc/4"))  # not to count all networks
+    out = Path("outputs")
+    whole = out / "cifar10" / "ldc0" / "7ac6b42b-s0"
+    shutil.copytree(ARCHIVED, whole)
+    count = 0
+    for number, (file, text) in enumerate(damaged_records(), 10):
+        if number % every:
+            continue
+        folder = whole.with_name(f"7ac6b42b-s{number}")
+        folder.mkdir()
+        for name in ("result.json", "env.json", "config.yaml", "metrics.csv"):
+            shutil.copyfile(ARCHIVED / name, folder / name)
+        result = json.loads((folder / "result.json").read_text())
+        (folder / "result.json").write_text(json.dumps(result | {"seed": number}))
+        (folder / file).write_bytes(text.encode("utf-8", "surrogatepass"))
+        count += 1
+    assert count > 100
+    found = records(out)
+    assert 0 in {record.result.seed for record in found} and len(found) > count / 2
+    reduced = ["table=ldc/4", "columns=cifar10", "epochs=10", "image_size=32", "kept=false"]
+    said = answered_at_length("table", *reduced)
+    assert "ldc0" in said or "LDC0" in said
+    answered_at_length("table", "runs=outputs")
+    answered_at_length("table", "runs=outputs", "format=json")
+    answered_at_length("reproduce", *reduced, "dry_run=true")
+    answered_at_length("report", "kept=false")
+
+
+def answered_at_length(*arguments):
+    """The output of a command that warns of many damaged files, and does its work all the same."""
+    streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2)]
+    with redirect_stdout(streams[0]), redirect_stderr(streams[1]):
+        code = main(list(arguments))
+    out, err = (stream.buffer.getvalue().decode() for stream in streams)
+    assert code == 0 and "Traceback" not in out + err, err[-2000:]
+    return out

@@ -2,6 +2,9 @@
 
 import contextlib
 import io
+import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,11 @@ import yaml
 from test_interruption import assert_equal_runs, image_tree
 
 from lwbench.cli import main
+from lwbench.logs import EpochProgress
+from lwbench.runs.directory import Run
+from lwbench.runs.records import records
 from lwbench.runs.runconfig import RunConfig
+from lwbench.tables.studies import hardware, revisions
 
 
 @pytest.fixture
@@ -75,6 +82,87 @@ def test_eval_refuses_a_configuration_that_is_not_the_results(job, capsys):
     (run / "result.json").write_text('{"identity": "00000000"}')
     assert main(["eval", f"run={run}"]) == 2
     assert "was changed" in capsys.readouterr().err
+
+
+# every start is recorded
+
+
+def interrupted(job, capsys, monkeypatch, at_step):
+    """Start `job` and have it told to end at an optimizer step; its directory."""
+    progress = EpochProgress.images_done
+    steps = []
+
+    def told(self, images):
+        steps.append(images)
+        if len(steps) == at_step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        progress(self, images)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EpochProgress, "images_done", told)
+        assert main(job) == 143
+    capsys.readouterr()
+    (config,) = job_folder(job).glob("*/*/*/config.yaml")
+    return config.parent
+
+
+def test_every_start_is_recorded_with_what_it_trained(job, capsys, monkeypatch):
+    job += ["epochs=3", "batch_size=4"]  # 6 steps an epoch
+    path = interrupted(job, capsys, monkeypatch, at_step=8)
+    env = json.loads((path / "env.json").read_text())
+    (first,) = env["starts"]
+    assert (first["epochs"], first["steps"]) == (1, 8)
+    first |= {"git_revision": "1" * 40, "git_dirty": False, "device": "another processor"}
+    first["versions"]["torch"] = "1.0"
+    (path / "env.json").write_text(json.dumps(env))
+    assert main(job) == 0
+    said = capsys.readouterr().err
+    assert said.count("was trained so far with") == 1 and "Traceback" not in said
+    for difference in ("revision 1111111111 (now ", "torch 1.0 (now ", "device another processor"):
+        assert difference in said
+    (record,) = records(job_folder(job))
+    assert [start.git_revision == "1" * 40 for start in record.starts] == [True, False]
+    assert [(start.epochs, start.steps) for start in record.starts] == [(1, 8), (2, 10)]
+    assert record.starts[0].started <= record.starts[1].started <= record.finished
+    assert hardware([record])[0] == "another processor" and len(hardware([record])) == 2
+    assert revisions([record])[0] == "1111111111" and len(revisions([record])) == 2
+
+
+def test_a_resume_under_equal_conditions_says_nothing(job, capsys, monkeypatch):
+    job += ["epochs=2", "batch_size=4"]
+    path = interrupted(job, capsys, monkeypatch, at_step=8)
+    assert main(job) == 0
+    assert capsys.readouterr().err == ""
+    assert "was trained so far with" not in (path / "train.log").read_text()
+
+
+def test_an_old_record_is_resumed_as_its_first_start(job, capsys, monkeypatch):
+    path = interrupted([*job, "epochs=2"], capsys, monkeypatch, at_step=1)
+    env = json.loads((path / "env.json").read_text())
+    old = env["starts"][0] | {"git_revision": "2" * 40, "data": env["data"]}
+    (path / "env.json").write_text(
+        json.dumps({k: v for k, v in old.items() if k not in ("epochs", "steps")})
+    )
+    assert main([*job, "epochs=2"]) == 0
+    assert "revision 2222222222" in capsys.readouterr().err
+    (record,) = records(job_folder(job))
+    assert [start.steps for start in record.starts] == [None, 3]
+
+
+def test_starts_that_left_no_checkpoint_are_dropped(job):
+    path = started([*job, "epochs=1"])
+    Run(path).record_start()
+    assert main([*job, "epochs=1"]) == 0
+    (record,) = records(job_folder(job))
+    assert [start.steps for start in record.starts] == [2]
+
+
+def test_an_extended_run_names_the_starts_of_the_shorter_one(job):
+    job.append("scheduler=constant")
+    assert main([*job, "epochs=1"]) == 0
+    assert main([*job, "epochs=2", "extend=true"]) == 0
+    found = {record.result.epochs: record for record in records(job_folder(job))}
+    assert [start.epochs for start in found[2].starts] == [1, 1]
 
 
 # directories from strangers: data, compared with the registries

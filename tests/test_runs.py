@@ -105,7 +105,7 @@ def test_a_second_writer_is_refused_with_who_holds_the_run(tmp_path):
         "import sys; from pathlib import Path; from lwbench.runs.directory import Run\n"
         "run = Run(Path(sys.argv[1]))\n"
         "with run.locked():\n"
-        "    run.write_env(); print('held', flush=True); sys.stdin.read()"
+        "    run.record_start(); print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", hold, str(run.path)],

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from lwbench.runs.directory import Run
-from lwbench.runs.records import Record, Result
+from lwbench.runs.records import Record
 from lwbench.runs.runconfig import RunConfig
+from lwbench.runs.schema import Environment, Result
 from lwbench.tables import captions, cells, layout, published, studies
 from lwbench.tables.studies import Study
 
@@ -32,10 +33,11 @@ def record(top1, seed=0, identity="full", precision="fp32", kept=False, size=50_
             "best": EPOCH | {"test_top1": top1 + 1},
         } | changes
     )  # fmt: skip
-    made = Record(Run(Path(f"out/{identity}-s{seed}")), result, kept, 0.0)
+    made = Record(Run(Path(f"out/{identity}-s{seed}")), result, kept)
     data = {"digest": str(size), "train_size": size, "test_size": 10_000}
     made.__dict__["config"] = RunConfig.stored(CONFIG, "")
-    made.__dict__["env"] = {"data": data, "git_revision": "0123456789abcdef", "git_dirty": True}
+    env = {"data": data, "git_revision": "0123456789abcdef", "git_dirty": True}
+    made.__dict__["environment"] = Environment.model_validate(env)
     return made
 
 
@@ -160,7 +162,7 @@ def test_lower_is_better_in_a_column_of_errors():
     table = replace(hsnet, figures=(base, other))
     runs = [replace(r, result=r.result.model_copy(update={"data": "cifar100"})) for r in runs]
     for made in runs:
-        made.__dict__["env"] = {}
+        made.__dict__["environment"] = Environment()
     records = studies.by_identity(runs)
     first, second = cells.cells(table, {}, Study(names, names, records=records))
     assert (first.measured, second.comparison.word) == (39.0, "better")

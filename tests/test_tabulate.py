@@ -33,7 +33,7 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture
-def finish(tmp_path):
+def finish(tmp_path, monkeypatch):
     """Makes the directory of a finished run of these overrides."""
 
     def make(*overrides, top1=60.0, out=tmp_path / "out"):
@@ -41,7 +41,8 @@ def finish(tmp_path):
         run = Run.of(config)
         run.path.mkdir(parents=True)
         run.write_config(config)
-        run.write_env(command=f"x/lwbench train {' '.join(overrides)}")
+        monkeypatch.setattr("sys.argv", ["x/lwbench", "train", *overrides])
+        run.record_start()
         run.write_result(
             {
                 "identity": run.identity, "model": config.model_name, "data": config.data_name,

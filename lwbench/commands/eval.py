@@ -90,7 +90,7 @@ def evaluate_run(run: Run, changes: dict[str, Any]) -> int:
             data,
             config.precision,
             device,
-            run.read_env().get("threads"),
+            run.environment().threads,
         )
         before = recorded.get(which) or {}
         same = all(before.get(f"test_{k}") == v for k, v in found.items())
@@ -131,7 +131,7 @@ def _evaluated(
     data: "Data",
     precision: Precision,
     device: "torch.device",
-    num_threads: object = None,
+    num_threads: int | None = None,
 ) -> dict[str, float]:
     """Loss, top-1 and top-5; with the run's number of threads they agree to the last digit."""
     import torch
@@ -140,7 +140,7 @@ def _evaluated(
     from ..engine.evaluate import evaluate
     from ..engine.train import autocast, resolved_precision
 
-    if isinstance(num_threads, int) and 0 < num_threads <= 1024:
+    if num_threads is not None:
         torch.set_num_threads(num_threads)
     state = checkpoint.load(path)
     try:

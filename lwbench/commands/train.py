@@ -93,9 +93,9 @@ def train(config: RunConfig) -> int:
             extended(run, config, data, groups.scheduler)
         with explained_writes(run.path):
             run.write_config(config)
-            run.write_env(
+            run.record_start(
                 device=device_name(device),
-                threads=run.read_env().get("threads") or torch.get_num_threads(),
+                threads=run.environment().threads or torch.get_num_threads(),
                 data=_facts(data, config),
             )
         with RunLog(run.path / "train.log"):
@@ -210,8 +210,7 @@ def _check_same_data(run: Run, config: RunConfig) -> None:
 
     `data.root` is not part of the identity, since data may move: another root is read and compared.
     """
-    recorded = run.read_env().get("data", {})
-    if config.data_root == recorded.get("root"):
+    if config.data_root == run.environment().data.root:
         return
     check_same_images(run, _data(config, specs(config), resolved_device("cpu")))
 

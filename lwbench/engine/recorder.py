@@ -24,6 +24,7 @@ class Recorder:
         self._curves = Curves(run.path)
         self._best: bytes | None = None  # until they are on disk
         self._last: bytes | None = None
+        self._trained = 0, 0
         self._has_warned = False
 
     def epoch(self, rows: list[dict[str, Any]]) -> None:
@@ -35,9 +36,13 @@ class Recorder:
         """The best epoch's weights, written with the next checkpoint."""
         self._best = checkpoint.packed(state)
 
-    def checkpoint(self, state: dict[str, Any]) -> bool:
-        """Write best.pt and last.pt; whether that worked. The last.pt before is previous.pt."""
+    def checkpoint(self, state: dict[str, Any], *, epochs: int, steps: int) -> bool:
+        """Write best.pt and last.pt; whether that worked. The last.pt before is previous.pt.
+
+        `epochs`, `steps`: what this start has trained, for env.json.
+        """
         self._last = checkpoint.packed(state)
+        self._trained = epochs, steps
         return self._attempt(self._write_checkpoints)
 
     def finish(self, rows: list[dict[str, Any]], arrays: dict[str, dict[str, np.ndarray]]) -> None:
@@ -56,6 +61,7 @@ class Recorder:
             self._best = None
         if self._last is not None:
             checkpoint.save(folder / "last.pt", self._last, previous=folder / "previous.pt")
+            self.run.record_progress(epochs=self._trained[0], steps=self._trained[1])
             self._last = None
 
     def _attempt(self, write: Callable[[], None]) -> bool:

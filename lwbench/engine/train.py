@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from ..errors import NonFiniteError, UsageError
 from ..runs.directory import METRICS, OFFSET_METRICS, Run
+from ..runs.provenance import differences
 from ..runs.runconfig import Precision
+from ..runs.schema import Start
 from . import checkpoint
 from .evaluate import Evaluation, evaluate
 from .offsets import deformable_layers, sample_offsets
@@ -111,6 +113,7 @@ class Training:
         self.forward = _compiled(model) if settings.compile else model
         self.deformable = deformable_layers(model)
         self.at = Position()
+        self._began = 0, 0  # finished epochs, and steps of the whole run, when this start began
         self._signals = Signals()
         self._save_every, self._saved = save_every, time.monotonic()  # seconds
 
@@ -257,7 +260,9 @@ class Training:
         if self.at.sums is not None:  # a state that has diverged replaces no good one
             self._check_finite(float(self.at.sums[0]), "training")
         self._saved = time.monotonic()
-        return self._recorder.checkpoint(self._state())
+        done = self.at.epoch * self.data.steps_per_epoch + self.at.step
+        epochs, steps = self.at.epoch - self._began[0], done - self._began[1]
+        return self._recorder.checkpoint(self._state(), epochs=epochs, steps=steps)
 
     def _state(self) -> dict[str, Any]:
         at = self.at
@@ -289,7 +294,21 @@ class Training:
         self.at = Position(**position)
         if self.at.sums is not None:
             self.at.sums = self.at.sums.to(self.device)
+        self._began = self.at.epoch, self.at.epoch * self.data.steps_per_epoch + self.at.step
         log.info("going on after %d epochs and %d steps", self.at.epoch, self.at.step)
+        self._warn_where_this_start_differs()
+
+    def _warn_where_this_start_differs(self) -> None:
+        """Bit-exactness presumes the same code, libraries and device as before."""
+        *before, now = self.run.environment().starts or (Start(),)
+        trained = [start for start in before if start.has_trained]
+        if trained and (found := differences(trained[-1], now)):
+            log.warning(
+                "%s was trained so far with %s: the result may differ from that of a run without "
+                "interruption",
+                self.run.path,
+                ", ".join(found),
+            )
 
     def _promise(self) -> str:
         """What resuming keeps. On GPUs, sums by atomic additions have no order of their own."""

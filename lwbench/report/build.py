@@ -131,8 +131,8 @@ class Filled:
             yield from drawings.costs(self.table, self.cells)
 
     @property
-    def newest(self) -> float:
-        return max((record.finished for record in self.records), default=0.0)
+    def newest(self) -> str:
+        return max((record.finished for record in self.records), default="")
 
     def _by_row(self) -> dict[str, list[Record]]:
         rows: dict[str, dict[Path, Record]] = {}
@@ -149,7 +149,7 @@ class Views:
     """Makes a run's view; the newest DETAILED runs have all, the others a line."""
 
     def __init__(self, sources: Sources) -> None:
-        newest = sorted(sources.records, key=lambda record: record.finished, reverse=True)
+        newest = sorted(sources.records, key=lambda record: record.order, reverse=True)
         self.detailed = {record.run.path for record in newest[:DETAILED]}
         self.select = sources.select
         self.made: dict[Path, tuple[Record, RunView]] = {}
@@ -163,14 +163,14 @@ class Views:
         newest: dict[str, tuple[Record, RunView]] = {}
         for record, shown in self.made.values():
             known = newest.get(record.result.identity)
-            if known is None or record.finished > known[0].finished:
+            if known is None or record.order > known[0].order:
                 newest[record.result.identity] = (record, shown)
-        for record, shown in sorted(newest.values(), key=lambda one: -one[0].finished):
+        for record, shown in sorted(newest.values(), key=lambda one: one[0].order, reverse=True):
             yield from ((shown, picture) for picture in drawings.of_run(record))
 
 
 def _illustrate(views: Views, studies: Iterable[tuple[Filled, Grid]]) -> None:
-    newest = sorted(studies, key=lambda pair: -pair[0].newest)
+    newest = sorted(studies, key=lambda pair: pair[0].newest, reverse=True)
     of_studies = ((grid, picture) for one, grid in newest for picture in one.pictures())
     for drawn, most in ((of_studies, STUDY_PICTURES), (views.pictures(), RUN_PICTURES)):
         for owner, picture in itertools.islice(drawn, most):
@@ -181,7 +181,8 @@ def _made(sources: Sources) -> str:
     found = sources.records
     if not found:
         return f"lwbench {__version__}: no finished runs yet."
-    started = max(str(record.env.get("started") or "") for record in found) or "unknown"
+    times = (start.started or "" for record in found for start in record.starts)
+    started = max(times, default="") or "unknown"
     made = revisions(found)
     more = f" and {len(made) - 5} others" if len(made) > 5 else ""
     flatters = " (chosen on the test images, which flatters)" if sources.select == "best" else ""

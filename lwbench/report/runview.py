@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from ..errors import LwbenchError
 from ..runs.records import Record
-from ..tables.studies import revisions
+from ..runs.schema import Environment, Images, Start
+from ..tables.studies import hardware, revisions
 
 POINTS = 40  # of a curve at most, so that a page of a thousand runs stays small
 ROWS = 20  # of metrics, too
@@ -61,12 +62,13 @@ class RunView:
 def view(record: Record, select: str = "final") -> RunView:
     """The run with its curves, without pictures. Damaged files become `problems`."""
     shown = RunView(_title(record, select))
-    env = _read(shown, "env.json", lambda: _environment(record))
+    _read(shown, "env.json", lambda: _check_environment(record))
     metrics = _read(shown, "metrics.csv", lambda: _metrics(record)) or []
     # `python -m lwbench` calls itself by its file's name
-    command = str((env or {}).get("command") or "not recorded")
+    starts = record.starts
+    command = (starts and starts[-1].command) or "not recorded"
     shown.command = re.sub(r"^__main__\.py ", "python -m lwbench ", command)
-    shown.facts = _read(shown, "env.json", lambda: _facts(record, env or {})) or []
+    shown.facts = _facts(record)
     shown.panels = [
         panel
         for title, key in (("loss", "loss"), ("top-1 (%)", "top1"))
@@ -108,11 +110,10 @@ def _read(shown: RunView, name: str, read: Callable[[], Read]) -> Read | None:
     return None
 
 
-def _environment(record: Record) -> dict[str, Any]:
-    if record.env:
-        return record.env
-    _text(record.run.path / "env.json")  # missing, or not UTF-8
-    raise ValueError("it holds no JSON mapping")
+def _check_environment(record: Record) -> None:
+    if record.environment == Environment():
+        _text(record.run.path / "env.json")  # missing, or not UTF-8
+        raise ValueError("it holds nothing that is known")
 
 
 def _metrics(record: Record) -> list[dict[str, float]]:
@@ -127,38 +128,37 @@ def _text(path: Path) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}\n... cut: {len(text):,} characters"
 
 
-def _facts(record: Record, env: dict[str, Any]) -> list[tuple[str, str]]:
-    result, data = record.result, env.get("data") or {}
-    best = result.best
+def _facts(record: Record) -> list[tuple[str, str]]:
+    result, best = record.result, record.result.best
+    last = record.starts[-1] if record.starts else Start()
     facts = {
         "directory": record.run.path,
         "top-5": f"{result.final.test_top5:.2f} % (final)",
         "best epoch": f"{best.epoch}: top-1 {best.test_top1:.2f} % (chosen on the test images)",
         "epochs": result.epochs,
         "time": f"{result.seconds:,.0f} s, {result.images_per_s:,.0f} images/s",
-        "device": result.device,
-        "threads": env.get("threads"),
-        "system": env.get("system"),
-        "started": env.get("started"),
-        "revision": revisions([record])[0],
-        "versions": _versions(env),
-        "images": _images(data),
+        "device": ", ".join(hardware([record])),
+        "threads": record.environment.threads,
+        "system": last.system,
+        "started": ", ".join(start.started or "unknown" for start in record.starts),
+        "finished": result.finished,
+        "revision": ", ".join(revisions([record])),
+        "versions": _versions(last),
+        "images": _images(record.data),
     }
     return [(name, str(value)) for name, value in facts.items() if value not in (None, "")]
 
 
-def _versions(env: dict[str, Any]) -> str:
-    versions = env.get("versions") or {}
-    found = [f"{name} {text}" for name, text in versions.items() if text]
-    return ", ".join([f"Python {env['python']}", *found] if env.get("python") else found)
+def _versions(start: Start) -> str:
+    found = [f"{name} {text}" for name, text in start.versions.items() if text]
+    return ", ".join([f"Python {start.python}", *found] if start.python else found)
 
 
-def _images(data: dict[str, Any]) -> str:
-    if not data:
+def _images(data: Images) -> str:
+    if data == Images():
         return ""
-    digest = str(data.get("digest") or "")[:12]
-    sizes = f"{data.get('train_size')} to train on, {data.get('test_size')} to test on"
-    return f"{sizes}, digest {digest}"
+    sizes = f"{data.train_size} to train on, {data.test_size} to test on"
+    return f"{sizes}, digest {(data.digest or '')[:12]}"
 
 
 # --- curves -------------------------------------------------------------------------------------

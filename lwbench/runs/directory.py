@@ -1,12 +1,12 @@
-"""The run directory: identity, lock and atomic records.
+"""The run directory: its name, its lock, and the records in it.
 
-The only contract between training and what follows.
-
-Written by the engine, read by the results; knows neither torch nor Hydra.
+The only contract between training and everything after it. Knows neither torch nor Hydra.
 """
 
 import csv
 import io
+import logging
+from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,11 @@ from filelock import FileLock, Timeout
 
 from ..errors import UsageError
 from .files import read_json, write_atomically, write_json
-from .provenance import environment
+from .provenance import this_start, utc_now
 from .runconfig import RunConfig
+from .schema import Environment, Images
+
+log = logging.getLogger("lwbench")
 
 METRICS = (
     "epoch",
@@ -37,9 +40,8 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Run:
-    """One run directory: `<out>/<data>/<model>/<identity>-s<seed>`, with -2, -3 ...
-
-    Behind it when forced anew.
+    """A run directory: `<out>/<data>/<model>/<identity>-s<seed>`, followed by -2, -3 ... where the
+    run was repeated with force=true.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,6 +66,12 @@ class Run:
         return self.path.name.split("-")[0]
 
     @property
+    def number(self) -> int:
+        """1, or what stands behind the name of a repetition."""
+        last = self.path.name.split("-")[-1]
+        return int(last) if last.isdecimal() else 1
+
+    @property
     def data_name(self) -> str:
         return self.path.parent.parent.name
 
@@ -71,8 +79,8 @@ class Run:
         """The directory for a run that starts over, beside this one."""
         if not self.path.exists():
             return self
-        name, seed, number = (*self.path.name.split("-"), "1")[:3]
-        return Run(self.path.parent / f"{name}-{seed}-{int(number) + 1}")
+        name, seed = self.path.name.split("-")[:2]
+        return Run(self.path.parent / f"{name}-{seed}-{self.number + 1}")
 
     @contextmanager
     def locked(self):
@@ -85,7 +93,8 @@ class Run:
             lock = FileLock(self.path / ".lock", timeout=1)  # `is_locked` holds it for an instant
             lock.acquire()
         except Timeout:
-            holder = self.read_env().get("process", "another process")
+            starts = self.environment().starts
+            holder = (starts and starts[-1].process) or "another process"
             raise UsageError(f"{self.path} is being written by {holder}; wait for it") from None
         except OSError as error:
             raise UsageError(
@@ -130,29 +139,82 @@ class Run:
             raise UsageError(f"{self.path / 'config.yaml'} is damaged: {reason}") from None
         if not isinstance(config, dict):
             raise UsageError(f"{self.path / 'config.yaml'} is damaged: it holds no mapping")
-        return RunConfig.stored(config, str(self.path / "config.yaml"))
+        try:
+            stored = RunConfig.stored(config, str(self.path / "config.yaml"))
+            _ = stored.identity  # YAML has values, such as dates, that cannot be hashed as JSON
+        except (TypeError, ValueError, RecursionError):
+            raise UsageError(
+                f"{self.path / 'config.yaml'} is damaged: it holds values that no configuration has"
+            ) from None
+        return stored
 
-    def write_env(self, **facts: Any) -> None:
-        """Record where and from what this run comes; `facts` adds what only the caller knows."""
-        write_json(self.path / "env.json", environment() | facts)
+    def record_start(
+        self,
+        *,
+        device: str | None = None,
+        threads: int | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add a start by this process to env.json, and what it knows of its images (`data`).
 
-    def read_env(self) -> dict[str, Any]:
-        return read_json(self.path / "env.json") or {}
+        Earlier starts are dropped where no checkpoint is left of them: they contribute nothing.
+        """
+        before = self.environment().starts if any(self.checkpoints.glob("*.pt")) else ()
+        self._write_environment(
+            Environment(
+                starts=(*before, this_start(device, threads)),
+                data=Images.model_validate(data or {}),
+            )
+        )
+
+    def record_progress(self, *, epochs: int, steps: int) -> None:
+        """Record how much the last start has trained and saved; without a start do nothing."""
+        environment = self.environment()
+        if not environment.starts:
+            return
+        *before, last = environment.starts
+        last = last.model_copy(update={"epochs": epochs, "steps": steps})
+        self._write_environment(environment.model_copy(update={"starts": (*before, last)}))
+
+    def environment(self) -> Environment:
+        """The starts and the images of the run; what is missing or invalid counts as unknown.
+
+        Invalid fields are named in one warning.
+        """
+        path = self.path / "env.json"
+        content = read_json(path)
+        if content is None:
+            if path.exists():
+                log.warning("%s is damaged: it counts as unknown", path)
+            return Environment()
+        invalid: list[str] = []
+        found = Environment.model_validate(content, context=invalid)
+        if invalid:
+            names = ", ".join(dict.fromkeys(invalid))
+            log.warning("%s: invalid values count as unknown: %s", path, names)
+        return found
+
+    def _write_environment(self, environment: Environment) -> None:
+        write_json(self.path / "env.json", environment.model_dump())
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Written last: its presence means that the run is finished."""
-        write_json(self.path / "result.json", result)
+        """Record the result and the time. Written last: its presence means a finished run."""
+        write_json(self.path / "result.json", result | {"finished": utc_now()})
 
     def read_result(self) -> dict[str, Any] | None:
         """The result of a finished run, or None."""
         return read_json(self.path / "result.json")
 
     def metrics(self) -> list[dict[str, str]]:
-        """The rows of metrics.csv, as text, an epoch each."""
+        """The rows of metrics.csv, as text, an epoch each; empty, with a warning, if damaged."""
+        path = self.path / "metrics.csv"
         try:
-            with open(self.path / "metrics.csv", newline="", encoding="utf-8") as file:
+            with open(path, newline="", encoding="utf-8") as file:
                 return list(csv.DictReader(file))
         except FileNotFoundError:
+            return []
+        except (OSError, ValueError, csv.Error):  # ValueError: not UTF-8
+            log.warning("%s is damaged and left out", path)
             return []
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:

@@ -48,6 +48,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The mapping in `path`, or None where the file is missing or damaged."""
     try:
         content = json.loads(path.read_text("utf-8", "surrogateescape"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # the last: nested too deeply
         return None
     return content if isinstance(content, dict) else None

@@ -8,34 +8,69 @@ import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+
+from .schema import Start
+
+LIBRARIES = ("lwbench", "torch", "torchvision", "numpy", "hydra-core", "thop")
 
 
-def environment() -> dict[str, Any]:
-    """Versions, machine, revision and command of this process."""
-    names = ("lwbench", "torch", "torchvision", "numpy", "hydra-core", "thop")
-    return {
-        "command": _command(),
-        "process": f"process {os.getpid()} on {platform.node()}",
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in names},
-        "system": platform.platform(),
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-        **revision(),
-    }
+def this_start(device: str | None = None, threads: int | None = None) -> Start:
+    """Describe a start of a run by this process. `device`: its name; `threads`: those of torch."""
+    revision, is_dirty = git_state()
+    return Start(
+        command=_command(),
+        process=f"process {os.getpid()} on {platform.node()}",
+        started=utc_now(),
+        python=platform.python_version(),
+        versions={name: installed_version(name) for name in LIBRARIES},
+        system=platform.platform(),
+        cpu=cpu_model(),
+        cores=os.cpu_count(),
+        git_revision=revision,
+        git_dirty=is_dirty,
+        device=device,
+        threads=threads,
+        epochs=0,
+        steps=0,
+    )
 
 
-def _command() -> str:
-    program = Path(sys.argv[0]).name
-    words = ["python", "-m", "lwbench"] if program == "__main__.py" else [program]
-    return shlex.join([*words, *sys.argv[1:]])
+def differences(before: Start, now: Start) -> list[str]:
+    """Name what must be equal for a bit-exact resume and is not: code, versions, device.
+
+    What is not recorded of the earlier start is not compared.
+    """
+    then, current = _comparable(before), _comparable(now)
+    return [
+        f"{name} {then[name]} (now {current.get(name)})"
+        for name in then
+        if then[name] is not None and then[name] != current.get(name)
+    ]
 
 
-def _version(name: str) -> str | None:
+def _comparable(start: Start) -> dict[str, str | None]:
+    facts = {"revision": revision_text(start)}
+    # a library that was not installed then is compared with nothing
+    facts |= dict(start.versions)
+    return facts | {"device": start.device}
+
+
+def revision_text(start: Start) -> str | None:
+    """The short git revision, with `+` where files were changed; None where unknown."""
+    if not start.git_revision:
+        return None
+    return f"{start.git_revision[:10]}{'+' if start.git_dirty else ''}"
+
+
+def utc_now() -> str:
+    """The time as ISO 8601 text in UTC, to the second: it sorts as text."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def installed_version(library: str) -> str | None:
+    """The installed version of a distribution, or None."""
     try:
-        return version(name)
+        return version(library)
     except PackageNotFoundError:
         return None
 
@@ -51,10 +86,10 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def revision() -> dict[str, Any]:
-    """Git revision and dirty flag of the checkout that lwbench runs from.
+def git_state() -> tuple[str | None, bool | None]:
+    """Revision of the checkout that lwbench runs from, and whether tracked files were changed.
 
-    None for an installed wheel.
+    (None, None) for an installed wheel.
     """
     root = Path(__file__).resolve().parent.parent.parent
 
@@ -68,9 +103,12 @@ def revision() -> dict[str, Any]:
         return done.stdout.strip() if done.returncode == 0 else None
 
     if not (root / ".git").exists():
-        return {"git_revision": None, "git_dirty": None}
+        return None, None
     status = git("status", "--porcelain", "--untracked-files=no")
-    return {
-        "git_revision": git("rev-parse", "HEAD"),
-        "git_dirty": None if status is None else bool(status),
-    }
+    return git("rev-parse", "HEAD"), None if status is None else bool(status)
+
+
+def _command() -> str:
+    program = Path(sys.argv[0]).name
+    words = ["python", "-m", "lwbench"] if program == "__main__.py" else [program]
+    return shlex.join([*words, *sys.argv[1:]])

@@ -3,8 +3,8 @@
 Kept runs lie under `<out>/measured`, laid out as local ones are, without weights.
 """
 
-import csv
 import logging
+import math
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,12 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import ValidationError
 
 from ..errors import UsageError
 from .directory import Run
 from .files import read_json
 from .runconfig import RunConfig
+from .schema import Environment, Figures, Images, Result, Start
 
 log = logging.getLogger("lwbench")
 
@@ -27,37 +28,6 @@ KEPT_FILES = (
 )  # fmt: skip
 
 
-class Figures(BaseModel):
-    """What an epoch reached: accuracies in percent, losses as mean cross-entropy."""
-
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
-
-    epoch: PositiveInt
-    test_loss: float
-    test_top1: float
-    test_top5: float
-    train_top1: float
-
-
-class Result(BaseModel):
-    """result.json, checked."""
-
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
-
-    identity: str
-    model: str
-    data: str
-    seed: NonNegativeInt
-    epochs: PositiveInt
-    precision: str
-    device: str
-    params: PositiveInt
-    seconds: float
-    images_per_s: float
-    final: Figures
-    best: Figures
-
-
 @dataclass(frozen=True)
 class Record:
     """A finished run. Its configuration, environment and metrics are read when asked for."""
@@ -65,29 +35,59 @@ class Record:
     run: Run
     result: Result
     kept: bool  # from <out>/measured
-    finished: float  # when result.json was written, seconds since the epoch
 
     @cached_property
     def config(self) -> RunConfig:
-        """The resolved configuration. Raises UsageError where it is damaged."""
-        return self.run.read_config()
+        """The resolved configuration of this very result.
+
+        Raises UsageError where it is damaged, or was changed since: its identity is not the
+        result's.
+        """
+        config = self.run.read_config()
+        if config.identity != self.result.identity:
+            raise UsageError(
+                f"{self.run.path / 'config.yaml'} was changed: it describes {config.identity}, the "
+                f"result is of {self.result.identity}"
+            )
+        return config
 
     @cached_property
-    def env(self) -> dict[str, Any]:
-        """Versions, device, revision and command; empty where env.json is damaged."""
-        return self.run.read_env()
+    def environment(self) -> Environment:
+        """All that env.json says, validated; unknown fields where it is damaged or missing."""
+        return self.run.environment()
+
+    @property
+    def starts(self) -> tuple[Start, ...]:
+        """Every start of the run, oldest first; one in records of version 0.1."""
+        return self.environment.starts
+
+    @property
+    def data(self) -> Images:
+        """The images it was made with."""
+        return self.environment.data
+
+    @cached_property
+    def finished(self) -> str:
+        """When it finished, as ISO 8601 text in UTC; "" where unknown.
+
+        Records of version 0.1 have no such time: when they were last started is taken for it.
+        """
+        if self.result.finished is not None:
+            return self.result.finished
+        return (self.starts and self.starts[-1].started) or ""
+
+    @property
+    def order(self) -> tuple[str, int]:
+        """A key that sorts the runs of one configuration by age, whatever the file system says."""
+        return self.finished, self.run.number
 
     @cached_property
     def metrics(self) -> list[dict[str, float]]:
-        """The rows of metrics.csv, an epoch each; values that are no numbers are left out.
+        """The rows of metrics.csv, an epoch each; values that are not finite numbers are left out.
 
         Empty, with a warning, where the file is damaged.
         """
-        try:
-            return [_numbers(row) for row in self.run.metrics()]
-        except (OSError, ValueError, csv.Error):  # ValueError: no text
-            log.warning("%s is damaged and left out", self.run.path / "metrics.csv")
-            return []
+        return [_numbers(row) for row in self.run.metrics()]
 
     def value(self, kind: str, select: str = "final") -> float:
         """An accuracy or error rate in percent: kind top1, top5, top1_error or top5_error."""
@@ -108,7 +108,7 @@ def records(out: Path, *, kept: bool = True) -> list[Record]:
 def chosen(found: Iterable[Record]) -> list[Record]:
     """One run per identity, seed and precision: the newest finished one, local before kept."""
     newest: dict[tuple[str, int, str], Record] = {}
-    for record in sorted(found, key=lambda r: (not r.kept, r.finished)):
+    for record in sorted(found, key=lambda r: (not r.kept, *r.order)):
         newest[record.result.identity, record.result.seed, record.result.precision] = record
     return list(newest.values())
 
@@ -116,7 +116,8 @@ def chosen(found: Iterable[Record]) -> list[Record]:
 def keep(record: Record, out: Path) -> Path:
     """Copy a run's records, but not its weights, to `out`/measured; returns the new directory."""
     source = record.run.path
-    target = out / KEPT / record.result.data / record.result.model / source.name
+    # by the directory's own place: a result may be a stranger's, and name any path
+    target = out / KEPT / Path(*source.parts[-3:])
     target.mkdir(parents=True, exist_ok=True)
     for name in KEPT_FILES:
         if (source / name).is_file():
@@ -131,10 +132,8 @@ def _records(out: Path, kept: bool) -> list[Record]:
 
 def _record(path: Path, kept: bool) -> Record | None:
     try:
-        content: Mapping[str, Any] = read_json(path) or {}
-        result = Result.model_validate(content)
-        return Record(Run(path.parent), result, kept, path.stat().st_mtime)
-    except (ValidationError, OSError, UsageError):
+        return Record(Run(path.parent), Result.model_validate(read_json(path) or {}), kept)
+    except ValidationError:
         log.warning("%s is damaged and left out", path)
         return None
 
@@ -143,7 +142,9 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     numbers = {}
     for key, text in row.items():
         try:
-            numbers[key] = float(text)
+            number = float(text)
         except (TypeError, ValueError):
             continue
+        if math.isfinite(number):
+            numbers[key] = number
     return numbers

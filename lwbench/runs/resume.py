@@ -39,11 +39,11 @@ def check_unedited(run: Run, config: RunConfig) -> None:
 
 def check_same_images(run: Run, data: Images) -> None:
     """Raises UsageError where the run was made with other images than `data` has."""
-    recorded = run.read_env().get("data", {})
-    if recorded and recorded.get("digest") != data.digest:
+    recorded = run.environment().data
+    if recorded.digest is not None and recorded.digest != data.digest:
         raise UsageError(
-            f"{run.path} was made with other images ({recorded.get('train_size')} to train on, "
-            f"from {recorded.get('root')}; now {data.train_size}); choose another out=<folder>"
+            f"{run.path} was made with other images ({recorded.train_size} to train on, from "
+            f"{recorded.root}; now {data.train_size}); choose another out=<folder>"
         )
 
 

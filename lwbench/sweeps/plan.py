@@ -160,7 +160,7 @@ def _estimate(config: RunConfig, took: Mapping[tuple[Any, ...], float]) -> tuple
 def _seconds_per_epoch(records: Sequence[Record]) -> dict[tuple[Any, ...], float]:
     """The newest run's seconds per epoch by (data, image size, model) and by (data, image size)."""
     took: dict[tuple[Any, ...], float] = {}
-    for record in sorted(records, key=lambda r: (not r.kept, r.finished)):
+    for record in sorted(records, key=lambda r: (not r.kept, *r.order)):
         result = record.result
         try:
             place = (result.data, record.config.image_size)

@@ -42,9 +42,13 @@ def _is_readable(record: Record) -> bool:
 def tables_of(folder: Path, found: Iterable[Record]) -> list[Table]:
     """A table for every data set among the runs; rows in the order in which they were started."""
     of_data: dict[str, list[Record]] = {}
-    for record in sorted(found, key=lambda r: (str(r.env.get("started", "")), str(r.run.path))):
+    for record in sorted(found, key=lambda r: (_started(r), str(r.run.path))):
         of_data.setdefault(record.result.data, []).append(record)
     return [_table(f"{folder}, {data}", runs) for data, runs in of_data.items()]
+
+
+def _started(record: Record) -> str:
+    return (record.starts and record.starts[0].started) or ""
 
 
 def filled(table: Table, found: Iterable[Record], select: str) -> Filled:
@@ -122,7 +126,8 @@ def _figure(label: str, key: str, identity: str) -> Figure:
 
 def _made(cell: Cell) -> Cell:
     """The cell with the command that made its first run, as recorded."""
-    recorded = str(cell.runs[0].env.get("command", "")) if cell.runs else ""
+    starts = cell.runs[0].starts if cell.runs else ()
+    recorded = (starts and starts[0].command) or ""
     # the program may have been called by another path
     command = f"lwbench {recorded.partition(' ')[2]}" if recorded else ""
     return replace(cell, rule=None, command=command)

@@ -102,7 +102,7 @@ def _is_wide(cell: Cell) -> bool:
 def _parts(cells: Sequence[Cell]) -> list[str]:
     """Runs of a part of a published data set, by data set."""
     runs = [record for cell in cells for record in cell.runs if not is_whole(record)]
-    sizes = {(r.result.data, r.env["data"]["train_size"]): None for r in runs}
+    sizes = {(r.result.data, r.data.train_size): None for r in runs}
     return [f"Of {data} only a part, {size} training images." for data, size in sizes]
 
 

@@ -6,7 +6,9 @@ A study is the full one, or a cheaper one that overrides make of it; the two nev
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..runs.provenance import revision_text
 from ..runs.records import Record, chosen
+from ..runs.schema import Start
 from .published import Figure, Table
 
 Train = tuple[str, ...]  # overrides of `train` that a cell's run is made with
@@ -66,39 +68,35 @@ def by_identity(records: Iterable[Record]) -> dict[str, list[Record]]:
 
 def images(record: Record) -> str:
     """The digest of the run's images; "" where its environment is not recorded."""
-    return str(_data(record).get("digest", ""))
+    return record.data.digest or ""
 
 
 def is_whole(record: Record) -> bool:
     """False for a run that is known to be of a part of a published data set."""
-    data = _data(record)
     total = SIZES.get(record.result.data)
-    found = (data.get("train_size"), data.get("test_size"))
-    return total is None or None in found or sum(found) == total
+    train, test = record.data.train_size, record.data.test_size
+    return total is None or train is None or test is None or train + test == total
 
 
 def hardware(records: Iterable[Record]) -> list[str]:
-    """The devices of the runs, each once."""
-    return list(dict.fromkeys(record.result.device for record in records))
+    """The devices that the runs were trained on, each once."""
+    devices = (
+        start.device or record.result.device
+        for record in records
+        for start in record.environment.trained or (Start(),)
+    )
+    return list(dict.fromkeys(devices))
 
 
 def revisions(records: Iterable[Record]) -> list[str]:
     """The code that made the runs: short git revisions, `+` where it was changed, or versions."""
-    return list(dict.fromkeys(_revision(record) for record in records))
+    starts = (start for record in records for start in record.environment.trained or (Start(),))
+    return list(dict.fromkeys(map(_revision, starts)))
 
 
-def _revision(record: Record) -> str:
-    env = record.env
-    if revision := env.get("git_revision"):
-        return f"{str(revision)[:10]}{'+' if env.get('git_dirty') else ''}"
-    versions = env.get("versions")
-    version = versions.get("lwbench") if isinstance(versions, dict) else None
-    return f"version {version}" if version else "unknown"
-
-
-def _data(record: Record) -> Mapping[str, object]:
-    data = record.env.get("data")
-    return data if isinstance(data, dict) else {}
+def _revision(start: Start) -> str:
+    version = start.versions.get("lwbench")
+    return revision_text(start) or (f"version {version}" if version else "unknown")
 
 
 def _rank(runs: Sequence[Record]) -> tuple[int, bool, bool]:

@@ -1,0 +1,152 @@
+"""What result.json and env.json hold: the schemas that everything read from a run passes.
+
+A run directory may be old, damaged or somebody else's. A result with an invalid field is no result;
+an invalid field of the environment counts as unknown, since no figure depends on it.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
+
+# Bounds keep every later sum, ratio and format finite; no real run comes near them.
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Positive = Annotated[int, Field(ge=1, le=2**53)]
+Threads = Annotated[int, Field(ge=1, le=1024)]  # of torch, which would start all of them
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+Loss = Annotated[float, Field(ge=-1e30, le=1e30)]  # rounding may turn 0 into -1e-9
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
+Rate = Annotated[float, Field(ge=0, le=1e12)]  # per second
+# JSON may hold code points that no file or terminal can: they are shown escaped
+Text = Annotated[str, AfterValidator(lambda s: s.encode("utf-8", "backslashreplace").decode())]
+Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]  # ISO 8601, UTC
+
+
+class Figures(BaseModel):
+    """What an epoch reached: accuracies in percent, losses as mean cross-entropy."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    epoch: Positive
+    test_loss: Loss
+    test_top1: Percent
+    test_top5: Percent
+    train_top1: Percent
+
+
+class Result(BaseModel):
+    """result.json: what a finished run reached."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    identity: Text
+    model: Text
+    data: Text
+    seed: Seed
+    epochs: Positive
+    precision: Text
+    device: Text
+    params: Positive
+    seconds: Seconds
+    images_per_s: Rate
+    final: Figures
+    best: Figures
+    finished: Time | None = None  # None: recorded before this field existed
+
+
+class _Lenient(BaseModel):
+    """A model whose invalid fields take their default.
+
+    Their names are appended to the validation context, where that is a list.
+    """
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _default_where_invalid(
+        cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            name = info.field_name or ""
+            if isinstance(info.context, list):
+                info.context.append(name)
+            return cls.model_fields[name].get_default(call_default_factory=True)
+
+
+class Start(_Lenient):
+    """One start of a run: the code, command and machine, and how much was trained in it.
+
+    `epochs` and `steps` (optimizer steps, those of finished epochs included) count what was saved;
+    None where a run was recorded before they were.
+    """
+
+    command: Text | None = None
+    process: Text | None = None  # "process <id> on <host>"
+    started: Time | None = None
+    python: Text | None = None
+    versions: dict[Text, Text | None] = {}
+    system: Text | None = None
+    cpu: Text | None = None
+    cores: Positive | None = None
+    git_revision: Text | None = None  # None for an installed wheel
+    git_dirty: bool | None = None
+    device: Text | None = None
+    threads: Threads | None = None
+    epochs: Count | None = None
+    steps: Count | None = None
+
+    @property
+    def has_trained(self) -> bool:
+        """False for a start that ended before its first saved step."""
+        return self.steps != 0
+
+
+class Images(_Lenient):
+    """The images of a run: a digest of their content, where they lay, how many there were."""
+
+    digest: Text | None = None
+    root: Text | None = None
+    train_size: Count | None = None
+    test_size: Count | None = None
+    classes: Count | None = None
+    left_out: tuple[Text, ...] = ()  # unreadable files, each with the reason
+
+
+class Environment(_Lenient):
+    """env.json: every start of a run, oldest first, and the images it was made with."""
+
+    starts: tuple[Start, ...] = ()
+    data: Images = Images()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_a_single_start(cls, content: Any) -> Any:
+        """Version 0.1 recorded the last start alone, at the top of the file."""
+        if not isinstance(content, Mapping) or "starts" in content:
+            return content
+        start = {key: value for key, value in content.items() if key in Start.model_fields}
+        return {"starts": [start] if start else [], "data": content.get("data", {})}
+
+    @property
+    def threads(self) -> int | None:
+        """The number of torch threads, which every start of a run shares."""
+        return next((start.threads for start in self.starts if start.threads), None)
+
+    @property
+    def trained(self) -> tuple[Start, ...]:
+        """The starts that trained, whose code and machines the result comes from; else all."""
+        return tuple(start for start in self.starts if start.has_trained) or self.starts
