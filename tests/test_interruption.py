@@ -286,14 +286,14 @@ def told(folder, event, what, signum, *arguments):
         ("import", "sklearn.datasets", signal.SIGTERM, 143),  # the images are being read
         # the network's builder is looked for; by importlib, which tells of no import
         ("open", os.path.join("models", "__pycache__", "ldc."), signal.SIGINT, 130),
-        ("import", "torch.optim", signal.SIGUSR1, 0),  # torch itself is loading
+        ("import", "torch.optim", signal.SIGUSR1, 75),  # torch itself is loading
     ],
 )
 def test_told_to_end_before_the_first_step_nothing_is_written(tmp_path, event, what, signum, code):
     done = told(tmp_path, event, what, signum, "train", "epochs=1")
     assert done.returncode == code
     name = signal.Signals(signum).name
-    assert done.stderr == f"lwbench: {name}: ended; the same command goes on\n"
+    assert done.stderr == f"lwbench: {name}: ended; the same command continues\n"
     assert [path.name for path in tmp_path.iterdir()] == ["site"]
 
 
@@ -312,4 +312,4 @@ def test_told_to_end_in_eval_it_ends_with_the_signals_code(tmp_path):
     torch.save({}, tmp_path / "x.pt")
     done = told(tmp_path, "open", "x.pt", signal.SIGTERM, "eval", "checkpoint=x.pt")
     assert done.returncode == 143
-    assert done.stderr == "lwbench: SIGTERM: ended; the same command goes on\n"
+    assert done.stderr == "lwbench: SIGTERM: ended; the same command continues\n"

@@ -1,5 +1,6 @@
 """Signals that wait for a step to finish, or that end what has no steps at once."""
 
+import os
 import signal
 import threading
 
@@ -20,8 +21,12 @@ class Interrupted(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """143, 130, or 0 for SIGUSR1, after which a scheduler puts the job in its queue again."""
-        return 0 if self.signum == signal.SIGUSR1 else 128 + self.signum
+        """143 for SIGTERM, 130 for SIGINT, 75 for SIGUSR1.
+
+        75 is sysexits.h's EX_TEMPFAIL, "try again later": with 0 a scheduler would count the
+        unfinished run as completed and start the jobs that depend on it.
+        """
+        return os.EX_TEMPFAIL if self.signum == signal.SIGUSR1 else 128 + self.signum
 
 
 class Signals:
