@@ -44,6 +44,8 @@ def train_config(overrides: Sequence[str]) -> RunConfig:
     Raises UsageError for unknown keys, groups and options (with the nearest names), unreadable
     overrides, values that are missing or out of range, and keys that have no effect.
     """
+    if config := RunConfig.from_environment():
+        return config
     with _hydra():
         return RunConfig.of(*_composed("train", overrides))
 

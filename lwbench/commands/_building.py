@@ -1,11 +1,16 @@
 """Devices, data and networks for `train` and `eval`, built from validated configurations."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..paths import conf_folder
 from ..registry import Spec, validated
+from ..runs.cache import cached
 from ..runs.provenance import cpu_model
+from ..tables.counts import content_digest
 
 if TYPE_CHECKING:
     import torch
@@ -62,8 +67,25 @@ def built_data(
     )
 
 
-def measured_cost(model: "nn.Module", image_size: int, name: str) -> "Complexity":
-    """Parameters, MACs and memory at this size. Raises UsageError if it cannot take the size."""
+def measured_cost(
+    model: "nn.Module", spec: Mapping[str, Any], num_classes: int, image_size: int, name: str
+) -> "Complexity":
+    """Parameters, MACs and memory at this size, without layers.
+
+    Cached on disk by `spec`, the network's builder and arguments: a walk over the network takes
+    longer than some epochs. Raises UsageError if the network cannot take images of this size.
+    """
+    from ..measure.complexity import Complexity
+
+    def make(keys: list[str]) -> dict[str, Any]:
+        facts = asdict(_counted(model, image_size, name))
+        return {keys[0]: facts | {"layers": []}}
+
+    key = json.dumps([spec, num_classes, image_size])
+    return Complexity(**cached("costs", content_digest(conf_folder()), [key], make)[key])
+
+
+def _counted(model: "nn.Module", image_size: int, name: str) -> "Complexity":
     from ..measure.complexity import count
 
     try:
@@ -72,4 +94,25 @@ def measured_cost(model: "nn.Module", image_size: int, name: str) -> "Complexity
         reason = (str(error).splitlines() or [""])[0][:150]
         raise UsageError(
             f"{name} cannot take images of image_size={image_size}: {reason}"
+        ) from None
+
+
+def check_batch_of_one(model: "nn.Module", image_size: int) -> None:
+    """Raises UsageError where batch norm sees a single value per channel with one image.
+
+    Tried on a copy without data, so that it costs milliseconds.
+    """
+    import torch
+
+    from ..measure.walk import data_free
+
+    copy = data_free(model).train()
+    try:
+        copy(torch.zeros(1, 3, image_size, image_size, device="meta"))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UsageError(
+            "batch_size=1: this network's batch norm cannot train on one image at "
+            f"image_size={image_size}; use a batch_size of 2 or more"
         ) from None

@@ -14,7 +14,7 @@ from ..runs.directory import Run
 from ..runs.files import explained_writes
 from ..runs.resume import check_same_images, check_unedited, extended
 from ..runs.runconfig import RunConfig
-from ._building import built_data, device_name, measured_cost, resolved_device
+from ._building import built_data, check_batch_of_one, device_name, measured_cost, resolved_device
 from ._keys import Key, help_of_groups
 
 if TYPE_CHECKING:
@@ -81,7 +81,11 @@ def train(config: RunConfig) -> int:
     data = _data(config, groups, device)
     torch.manual_seed(config.seed)
     model: nn.Module = groups.model.build(data.num_classes)
-    cost = measured_cost(model, config.image_size, config.model_name)
+    cost = measured_cost(
+        model, config.model.spec, data.num_classes, config.image_size, config.model_name
+    )
+    if config.batch_size == 1:
+        check_batch_of_one(model, config.image_size)
     schedule = groups.scheduler.build(config.lr, config.epochs)
 
     with run.locked():

@@ -4,6 +4,10 @@ E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits, UCI machine l
 1998. 8 x 8 pixels, values 0 to 16, ten classes.
 """
 
+import gzip
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -35,10 +39,7 @@ class Digits(Dataset):
 
         Values are scaled from 0..16 to 0..255.
         """
-        # imported here: it takes a second, which other data sets should not wait for
-        from sklearn.datasets import load_digits
-
-        raw, targets = load_digits(return_X_y=True)
+        raw, targets = _read()
         small = torch.from_numpy(raw).reshape(-1, 1, 8, 8).float() * (255 / 16)
         large = F.interpolate(small, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
         grey = large.round_().to(torch.uint8).permute(0, 2, 3, 1)
@@ -56,3 +57,16 @@ class Digits(Dataset):
         }
         class_names = [str(n) for n in range(10)]
         return resident_source("digits", class_names, arrays, published_classes=10)
+
+
+def _read() -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (1797, 64) float64 and labels (1797,) int64, as sklearn.datasets.load_digits has them.
+
+    The file is read here, since importing scikit-learn takes longer than a training epoch.
+    """
+    package = importlib.util.find_spec("sklearn")
+    assert package is not None and package.submodule_search_locations, "a dependency of lwbench"
+    path = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
+    with gzip.open(path, "rt", encoding="ascii") as file:
+        table = np.loadtxt(file, delimiter=",")
+    return table[:, :-1], table[:, -1].astype(np.int64)

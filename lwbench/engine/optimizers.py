@@ -1,5 +1,7 @@
 """Optimizers, and which parameters they decay or train at a rate of their own."""
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,6 +10,32 @@ from torch import nn
 
 from ..errors import UsageError
 from ..registry import OPTIMIZERS, Fraction
+
+# torch.optim imports torch._dynamo, which takes longer than a short epoch, when an optimizer is
+# made and at its first step, only to keep torch.compile out of its methods. No optimizer here is
+# compiled, so the methods are called without the wrappers that do this.
+
+
+def _skip_dynamo() -> None:
+    """Let Optimizer's wrapped methods run as they are; the wrapper caches what it calls."""
+    for member in vars(torch.optim.Optimizer).values():
+        code = getattr(member, "__code__", None)  # properties and constants have none
+        if code is not None and code.co_filename.endswith("_compile.py"):
+            setattr(member.__wrapped__, "__dynamo_disable", member.__wrapped__)
+
+
+_skip_dynamo()
+
+
+def eager_step(optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+    """`optimizer.step` without its wrappers, for training without gradient scaling."""
+    step = inspect.unwrap(type(optimizer).step)
+
+    def call() -> None:
+        with torch.no_grad():
+            step(optimizer)
+
+    return call
 
 
 def parameter_groups(

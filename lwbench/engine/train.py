@@ -27,6 +27,7 @@ from ..runs.schema import Start
 from . import checkpoint
 from .evaluate import Evaluation, evaluate
 from .offsets import deformable_layers, sample_offsets
+from .optimizers import eager_step
 from .recorder import Recorder
 from .settings import Settings
 from .signals import Interrupted, Signals
@@ -112,6 +113,7 @@ class Training:
         self.scaler = torch.GradScaler(device.type, enabled=self.precision == "fp16")
         self.forward = _compiled(model) if settings.compile else model
         self.deformable = deformable_layers(model)
+        self._eager_step = eager_step(optimizer)
         self.at = Position()
         self._began = 0, 0  # finished epochs, and steps of the whole run, when this start began
         self._signals = Signals()
@@ -208,13 +210,19 @@ class Training:
         if self.settings.clip_grad_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_grad_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self._optimizer_step()
         with torch.no_grad():
             truth = labels if labels.ndim == 1 else labels.argmax(1)
             correct = (logits.argmax(1) == truth).sum()
             self.at.sums += torch.stack([loss.detach() * len(images), correct])
         return rate
+
+    def _optimizer_step(self) -> None:
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)  # skipped where gradients overflowed
+            self.scaler.update()
+        else:
+            self._eager_step()
 
     def _evaluate(self, split: str) -> Evaluation:
         return evaluate(

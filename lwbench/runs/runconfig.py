@@ -6,6 +6,7 @@ read back into one. Nothing after that handles the raw mapping.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +40,7 @@ _NOT_IDENTIFYING = {
 # Keys that always enter the identity. Every other key is left out while it has a value that means
 # "switched off", so that a key added by a later version leaves existing runs valid.
 _ALWAYS_IDENTIFYING = {"lr", "epochs", "batch_size", "momentum", "weight_decay", "dropout"}
+_VARIABLE = "LWBENCH_RUN_CONFIG"
 _OFF = (None, False, 0, "none", "raise")
 
 
@@ -137,6 +139,19 @@ class RunConfig(_Keys):
             raise explained(error.errors(), cls.model_fields, where) from None
         config._values, config._choices = dict(values), dict(choices)
         return config
+
+    # A sweep hands the configuration to the process of a run, which need not compose it again.
+
+    @property
+    def as_environment(self) -> dict[str, str]:
+        """The configuration as an environment variable of a process."""
+        return {_VARIABLE: json.dumps([self._values, self._choices])}
+
+    @classmethod
+    def from_environment(cls) -> "RunConfig | None":
+        """The configuration that the parent process passed on, if any; used once."""
+        text = os.environ.pop(_VARIABLE, None)
+        return cls.of(*json.loads(text)) if text else None
 
     # names
 

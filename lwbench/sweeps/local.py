@@ -179,7 +179,7 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE if mark else None,
             stderr=subprocess.PIPE,
-            env={**os.environ, **environment},
+            env={**os.environ, **environment, **job.config.as_environment},
             start_new_session=True,
         )
         streams = [(self._process.stderr, sys.stderr, self._last.append)]
