@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from lwbench.errors import UsageError
+from lwbench.paths import conf_folder
 from lwbench.tables import published
+from lwbench.tables.table import COMPLEXITY
+from lwbench.tables.table import RULES as RULES_OF_TABLES
 
 CELLS = Path(__file__).parents[2] / "shared" / "papers" / "cells.csv"
 
@@ -74,7 +77,7 @@ def test_a_published_cell_has_a_number_and_a_column_named_after_its_kind(tables)
     assert len(figures) == 232
     for figure in figures:
         assert figure.value is not None
-        if figure.kind in published.COMPLEXITY:
+        if figure.kind in COMPLEXITY:
             assert figure.kind in figure.column
         else:
             assert not re.search("params|macs", figure.column)
@@ -110,14 +113,14 @@ def test_counts_take_the_image_size_of_the_run_unless_the_row_says_another(table
 def test_every_name_of_a_rule_is_a_rule_of_the_counter():
     from lwbench.measure.rules import RULES
 
-    assert set(published.RULES) <= set(RULES)
+    assert set(RULES_OF_TABLES) <= set(RULES)
 
 
 def _composed(*overrides):
     hydra = pytest.importorskip("hydra")
     from omegaconf import OmegaConf
 
-    with hydra.initialize_config_dir(str(published.conf_folder()), version_base="1.3"):
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         return OmegaConf.to_container(hydra.compose("train", list(overrides)), resolve=True)
 
 
@@ -164,7 +167,7 @@ def test_a_row_sets_its_own_image_size_over_the_recipe():
 
 @pytest.mark.parametrize("name", ["ldc", "dcnn", "hsnet", "mbv1", "resmb"])
 def test_every_value_of_a_recipe_says_whether_it_is_ours(name):
-    path = published.conf_folder() / "experiment" / f"{name}.yaml"
+    path = conf_folder() / "experiment" / f"{name}.yaml"
     lines = path.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "# @package _global_"
     assert lines[1].startswith(f"# {name}: ")
@@ -202,24 +205,28 @@ def test_a_folder_of_tables_is_all_of_them(mine, tmp_path):
         ("rule: plain", "rule: plane", "no rule 'plane'; nearest: plain"),
         ("{kind: macs}", "{kind: mac}", "no kind 'mac'; nearest: macs"),
         ("data: digits", "data: digit", "data set 'digit'; nearest: digits"),
-        ("label: conv", "label: low-cost", "row 'low-cost': a second row of this label"),
+        ("label: conv", "label: low-cost", "row 'low-cost': an earlier row has the same label"),
         ("    macs: ", "    mac: ", "row 'conv': unknown key or column 'mac'"),
         ('"model=mb0"', '"model=mb00"', "row 'conv': run: no model 'mb00'; nearest: mb0"),
-        ('"model=mb0"', '"model"', "row 'conv': run: 'model' is no key=value"),
+        ('"model=mb0"', '"model"', "row 'conv': run: 'model' is not of the form key=value"),
         ('"model=mb0"', "'model=\"mb0'", "row 'conv': run: No closing quotation"),
         ('"model=mb0"', '"model=mb0 image_size=x"', "row 'conv', params: image_size=x"),
-        ('"model=mb0"', '"model=mb0 data=cifar10"', "row 'conv', digits_top1: the column says"),
+        (
+            '"model=mb0"',
+            '"model=mb0 data=cifar10"',
+            "row 'conv', digits_top1: the data set belongs to",
+        ),
         ('    run: "model=mb0"\n', "", "row 'conv', params: the row has no run"),
         ('"90.00"', "90.00", "row 'low-cost', digits_top1: quote the number as printed"),
-        ('"90.00"', '"90,00"', "row 'low-cost', digits_top1: value: '90,00' is no number"),
+        ('"90.00"', '"90,00"', "row 'low-cost', digits_top1: value: '90,00' is not a number"),
         ('"90.00"', "[90]", "row 'low-cost', digits_top1: "),
-        ('"1.50e6"', '{value: "1.50e6", digits: 1}', "1.50e6 has no 1 digits and zeros after"),
-        ('"1.50e6"', '{value: "1.50e6", digits: 4}', "1.50e6 has no 4 digits and zeros after"),
+        ('"1.50e6"', '{value: "1.50e6", digits: 1}', "digits=1 does not fit 1.50e6"),
+        ('"1.50e6"', '{value: "1.50e6", digits: 4}', "digits=4 does not fit 1.50e6"),
         ('"1.50e6"', '{value: "1.50e6", ratio: 2}', "unknown key or column 'ratio'"),
         ("source: mine", "baseline: none", "no row 'none' (baseline)"),
         ("source: mine", "experiment: lcd", "no experiment 'lcd'; nearest: ldc"),
         ("source: mine", "sauce: mine", "unknown key or column 'sauce'; nearest: source"),
-        ("  macs: {", "  label: {", "column 'label': a row's own key"),
+        ("  macs: {", "  label: {", "column 'label': rows have a key of this name"),
         ("rows:", "rows: {", "not YAML"),
     ],
 )

@@ -1,12 +1,16 @@
 """What is ours in a recipe is read from the marks in the configuration files."""
 
+from lwbench.runs.runconfig import RunConfig
 from lwbench.tables.recipe import marks, ours
 
-CONFIG = {
+VALUES = {
     "batch_size": 128, "image_size": 224, "epochs": 100, "label_smoothing": 0.0,
-    "data": {"augment": {"flip": True, "mixup": 0.0}, "recipe": {"batch_size": 128}},
-    "optimizer": {"lr": 0.05, "momentum": 0.9, "nesterov": True},
+    "data": {"builder": "cifar10", "augment": {"flip": True, "mixup": 0.0},
+             "recipe": {"batch_size": 128}},
+    "optimizer": {"builder": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True},
+    "model": {"builder": "mobilenet_ldc"}, "scheduler": {"builder": "cosine"},
 }  # fmt: skip
+CONFIG = RunConfig.stored(VALUES, "")
 
 
 def test_marks_stand_behind_a_value_above_it_or_behind_what_holds_it():
@@ -40,7 +44,7 @@ def test_an_experiments_marks_go_before_the_data_sets():
 
 
 def test_values_that_differ_between_data_sets_name_them():
-    other = CONFIG | {"batch_size": 64}
+    other = CONFIG.changed({"batch_size": 64})
     assert ours([("cifar10", "ldc", CONFIG), ("cifar100", "ldc", other)])[:2] == [
         "batch_size 128 (cifar10)", "batch_size 64 (cifar100)",
     ]  # fmt: skip

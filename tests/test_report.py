@@ -15,7 +15,7 @@ from lwbench.config import train_configs
 from lwbench.report import build
 from lwbench.runs.directory import Run
 from lwbench.runs.records import records
-from lwbench.tables import groups, published
+from lwbench.tables import published, studies
 
 REDUCED = ("epochs=4", "image_size=32")
 EVIL = """</script><script>alert(1)</script><img src=x onerror="alert('2')">"""
@@ -144,11 +144,11 @@ def test_the_pages_pictures_lie_beside_it_as_png_and_svg(out, text):
 
 
 def sort(out):
-    """Groups by table and overrides, as the number of runs of each; and the other runs."""
+    """The studies by table and overrides, with the number of runs of each; and the other runs."""
     tables = published.load("all")
-    composed = train_configs(f.train for t in tables for f in t.figures if f.train)
-    found, others = groups.sorted_runs(records(out), tables, composed)
-    sizes = {(g.table.name, g.overrides): sum(map(len, g.runs.values())) for g in found}
+    configs = train_configs(f.train for t in tables for f in t.figures if f.train)
+    found, others = studies.all_studies(tables, configs, records(out))
+    sizes = {(t.name, s.overrides): sum(map(len, s.records.values())) for t, s in found}
     return sizes, [record.run.path.parent.name for record in others]
 
 
@@ -191,16 +191,16 @@ def test_the_summary_counts_every_published_cell_once(text):
 
 def test_a_reduced_study_has_a_table_of_its_own_and_its_verdict_is_reduced(text):
     rows = Rows(text).of(STUDY)
-    assert rows["mb0"][:3] == ["89.28", "60.10 ± 0.10 reduced", "3"]
-    assert rows["DC0"][1] == "61.10 ± 0.10 reduced"
-    assert rows["DC0"][3].startswith("+1.00 no difference shown p = ")
+    assert rows["mb0"] == ["", "", "", "", "89.28", "60.10 ± 0.10 (3) reduced", ""]
+    assert rows["DC0"][4:6] == ["89.33", "61.10 ± 0.10 (3) reduced"]
+    assert re.match(r"\+1.00 no difference shown p 0.\d{3}$", rows["DC0"][6])
     assert set(rows) & {"LDC1", "LDC2", "LDC3"} == set()
 
 
 def test_full_runs_alone_fill_the_published_table(text):
     rows = Rows(text).of("ldc-2f4")
-    assert rows["mb0"][7] == "60.10 ± 0.10 differs n = 3"
-    assert rows["DC0"][7] == "open"
+    assert rows["mb0"][11] == "60.10 ± 0.10 (3) differs ±0.50"
+    assert rows["DC0"][11] == "open"
 
 
 def test_a_row_without_runs_shows_what_would_measure_it(text):
@@ -217,7 +217,7 @@ def test_a_run_opens_to_its_command_configuration_environment_and_metrics(text):
 
 def test_best_is_shown_on_demand_and_said_to_flatter(out, tmp_path):
     page = write(out, select="best", out_dir=tmp_path)
-    assert Rows(page).of(STUDY)["mb0"][1].startswith("61.10")
+    assert Rows(page).of(STUDY)["mb0"][5].startswith("61.10")
     assert "flatters" in page
 
 
@@ -227,7 +227,7 @@ def test_the_same_runs_make_the_same_page(out, text, tmp_path):
 
 def test_an_empty_folder_makes_a_page_of_published_numbers(tmp_path):
     page = write(tmp_path)
-    assert "no finished runs yet" in page and Rows(page).of("ldc-2f4")["mb0"][7] == "open"
+    assert "no finished runs yet" in page and Rows(page).of("ldc-2f4")["mb0"][11] == "open"
 
 
 def test_kept_runs_are_shown_unless_they_are_not_wanted(tmp_path, few_pictures):
@@ -270,7 +270,7 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path, capsys):
 def test_a_damaged_file_never_breaks_the_page(tmp_path, few_pictures, name, content):
     path = make(tmp_path, "model=mb0", "data=cifar10", "experiment=ldc", *REDUCED)
     (path / name).write_bytes(content)
-    assert Rows(write(tmp_path)).of(STUDY)["mb0"][1] == "60.00 reduced"
+    assert Rows(write(tmp_path)).of(STUDY)["mb0"][5] == "60.00 (1) reduced"
 
 
 @pytest.mark.parametrize("name", ["env.json", "metrics.csv"])
@@ -407,7 +407,7 @@ def test_the_page_loads_sorts_and_opens_a_row(out, opened):
     page = opened(out / "report" / "index.html")
     table = page.locator(f"section:has(#{STUDY}) table")
     labels = table.locator("tbody th.label")
-    order = table.locator("th[aria-sort]").nth(2)
+    order = table.locator("th[aria-sort]").nth(6)
     assert labels.all_inner_texts() == ["mb0", "DC0", "LDC0"]
     assert order.get_attribute("aria-sort") == "none"
     order.locator("button").press("Enter")  # by keyboard, as by mouse
@@ -429,7 +429,7 @@ def test_the_page_loads_sorts_and_opens_a_row(out, opened):
 def test_cells_without_a_number_stay_last_however_a_table_is_sorted(out, opened):
     page = opened(out / "report" / "index.html")
     table = page.locator("section:has(#ldc-2f4) table")
-    head = table.locator("th[aria-sort]").nth(8)  # cifar10_top1, measured
+    head = table.locator("th[aria-sort]").nth(12)  # cifar10_top1, measured
     for _ in range(2):
         head.locator("button").click()
         assert table.locator("tbody th.label").first.inner_text() == "mb0"

@@ -5,6 +5,7 @@ import pytest
 from lwbench.errors import UsageError
 from lwbench.tables import published
 from lwbench.tables.selection import selected
+from lwbench.tables.table import CHECK
 
 
 def part(name="ldc/4", **chosen):
@@ -35,7 +36,7 @@ def test_rows_keep_their_figures_and_marks():
     (table,) = part(rows="ldc3,mb0", columns="params")
     assert table.rows == ("mb0", "LDC3")
     assert [f.value for f in table.figures] == ["2.51e6", "2.35e6"]
-    assert table.marks == {mark: ("", published.CHECK) for mark in table.marks if mark != "DC"} | {
+    assert table.marks == {mark: ("", CHECK) for mark in table.marks if mark != "DC"} | {
         "DC": ("", "")
     }
 

@@ -10,7 +10,8 @@ from lwbench.runs.records import Record
 from lwbench.runs.runconfig import RunConfig
 from lwbench.runs.schema import Environment, Result
 from lwbench.tables import captions, cells, layout, published, studies
-from lwbench.tables.studies import Study
+from lwbench.tables.studies import Identities, Study
+from lwbench.tables.table import Column
 
 (LDC,) = published.load("ldc/4")
 FIGURES = {f.row: f for f in LDC.figures if f.column == "cifar10_top1"}
@@ -43,23 +44,26 @@ def record(top1, seed=0, identity="full", precision="fp32", kept=False, size=50_
 
 def study(records, overrides=(), identity="full", **changes):
     """A study in which mb0 asks for the runs of one identity; any other row for its own label."""
-    trains = {f.train: f.row for f in FIGURES.values()} | {MB0.train: "full"}
-    asked = trains | {MB0.train: identity}
-    return Study(asked, trains, overrides, records=studies.by_identity(records), **changes)
+    asked = {f.train: Identities(f.row, f.row) for f in FIGURES.values()}
+    asked[MB0.train] = Identities(identity, "full")
+    by_identity = studies.by_identity(records)
+    return Study(overrides, identities=asked, records=by_identity, **changes)
 
 
 def cell(records, published_value="89.28", **changes):
     figure = replace(MB0, value=published_value)
-    table = replace(LDC, figures=(figure,), rows=("mb0",), columns={"cifar10_top1": None})
-    (found,) = cells.cells(table, {}, study(records, **changes))
+    table = replace(
+        LDC, figures=(figure,), rows=("mb0",), columns={"cifar10_top1": Column("top1", "cifar10")}
+    )
+    (found,) = cells.filled(table, {}, study(records, **changes)).cells
     return found
 
 
 def test_a_cell_is_mean_and_deviation_over_its_seeds():
     found = cell([record(89.0, 0), record(90.0, 1), record(91.0, 2), record(10.0, 0, "other")])
     assert (found.measured, found.sample.sd, found.sample.n) == (90.0, 1.0, 3)
-    assert layout.measured(found) == "90.00 ± 1.00 (3), reproduced (±4.97)"
-    assert layout.measured(found, intervals=True).startswith("90.00 ± 1.00 (3) [87.52, 92.48]")
+    assert str(layout.measured(found)) == "90.00 ± 1.00 (3), reproduced (±4.97)"
+    assert layout.measured(found, intervals=True).text.startswith("90.00 ± 1.00 (3) [87.52, 92.48]")
 
 
 @pytest.mark.parametrize(
@@ -110,7 +114,7 @@ def test_a_row_of_another_precision_is_not_compared_and_the_caption_says_so():
     runs = [record(80.0 + seed, seed) for seed in range(3)]
     runs += [record(90.0 + seed, seed, "LDC3", "bf16") for seed in range(3)]
     table = replace(LDC, figures=(MB0, FIGURES["LDC3"]), rows=("mb0", "LDC3"))
-    found = layout.Filled(table, cells.cells(table, {}, study(runs)))
+    found = cells.filled(table, {}, study(runs))
     assert found.cells[1].comparison is None
     text = " ".join(captions.remarks(found))
     assert "LDC3, cifar10_top1: run in bf16, so not compared with mb0." in text
@@ -141,7 +145,7 @@ def test_rows_are_compared_with_the_baseline_and_corrected_together():
     runs += [record(99.0, 0, "LDC2")]
     figures = tuple(FIGURES.values())
     table = replace(LDC, figures=figures)
-    found = {c.row: c for c in cells.cells(table, {}, study(runs))}
+    found = {c.row: c for c in cells.filled(table, {}, study(runs)).cells}
     words = {row: c.comparison and c.comparison.word for row, c in found.items()}
     assert words == {
         "mb0": None, "DC0": "better", "LDC0": "better", "LDC1": "worse", "LDC2": "too few runs",
@@ -150,13 +154,13 @@ def test_rows_are_compared_with_the_baseline_and_corrected_together():
     json = found["DC0"].as_json()
     assert (json["baseline"], json["test"]) == ("mb0", "paired")
     assert json["p"] < json["p_holm"] <= 3 * json["p"]
-    assert layout.difference(found["DC0"]).startswith("+1.01 better (p ")
+    assert str(layout.difference(found["DC0"])).startswith("+1.01 better (p ")
 
 
 def test_lower_is_better_in_a_column_of_errors():
     (hsnet,) = published.load("hsnet/4")
     base, other = [f for f in hsnet.figures if f.column == "cifar100_top1_error"][:2]
-    names = {base.train: "a", other.train: "b"}
+    names = {base.train: Identities("a", "a"), other.train: Identities("b", "b")}
     runs = [record(60.0 + seed, seed, "a") for seed in range(3)]
     runs += [record(70.0 + 1.01 * seed, seed, "b") for seed in range(3)]
     table = replace(hsnet, figures=(base, other))
@@ -164,7 +168,7 @@ def test_lower_is_better_in_a_column_of_errors():
     for made in runs:
         made.__dict__["environment"] = Environment()
     records = studies.by_identity(runs)
-    first, second = cells.cells(table, {}, Study(names, names, records=records))
+    first, second = cells.filled(table, {}, Study(identities=names, records=records)).cells
     assert (first.measured, second.comparison.word) == (39.0, "better")
     assert second.comparison.difference == pytest.approx(-10.01)
 

@@ -113,9 +113,10 @@ def test_a_caption_tells_epoch_recipe_overrides_revision_and_hardware(finish, ta
 def test_a_wide_interval_is_said_to_show_little(finish, table):
     for seed, top1 in enumerate([80.0, 90.0, 95.0]):
         finish("model=mb0", *LDC, f"seed={seed}", top1=top1)
-    page = " ".join(table(table="ldc/4", rows="mb0", columns="cifar10").split())
+    shown = {"table": "ldc/4", "rows": "mb0", "columns": "cifar10", "layout": "long"}
+    page = " ".join(table(**shown).split())
     assert "reproduced (±37.95)" in page
-    assert "mb0 cifar10_top1: an interval wider than a point shows little." in page
+    assert "mb0 cifar10_top1: an interval wider than one point shows little." in page
 
 
 def test_kept_runs_are_read_beside_local_ones_unless_left_out(tmp_path, finish, table):

@@ -47,7 +47,7 @@ def write_report(values: dict[str, str]) -> Path:
     sources = build.Sources(
         tables=loaded,
         counts=cached_counts(wanted, conf_folder(), counted),
-        composed=train_configs(trains),
+        configs=train_configs(trains),
         records=chosen(found),
         select=values["select"],
     )

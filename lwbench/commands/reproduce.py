@@ -1,17 +1,15 @@
 """Make the runs that a table's cells still need, then show the table."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..config import train_configs
 from ..errors import UsageError
-from ..runs.records import Record, records
-from ..runs.runconfig import RunConfig, is_identifying, override_key
+from ..runs.records import records
 from ..sweeps import plan
 from ..sweeps.local import number_of_jobs, run_all, show_failures
 from ..tables import published
 from ..tables.selection import selected
-from ..tables.studies import Train, is_whole, requests
+from ..tables.studies import asked, requests
 from ._counting import counted
 from ._keys import NO_YES, YES_NO, Key, help_of_keys, own_and_training
 from ._tables import tabulate
@@ -50,12 +48,21 @@ def run(arguments: list[str], flags: set[str]) -> int:
         raise UsageError("reproduce needs table=<name>, such as table=ldc/4; or table=all")
     at_once = number_of_jobs(keys.get("jobs", "1"))
     tables = selected(published.load(keys["table"]), keys.get("rows"), keys.get("columns"))
-    configs = train_configs(requests(tables, overrides))
-    if not configs:
+    wanted = requests(tables, overrides)
+    if not wanted:
         raise UsageError("no accuracy among these cells; lwbench table shows what is counted")
-    out = next(iter(configs.values())).out
+    configs = train_configs([*wanted, *requests(tables)])
+    out = configs[wanted[0]].out
     found = records(Path(out), kept=keys["kept"] == "true")
-    found = _whole(found, tables, configs, overrides)
+    refused = asked(tables, overrides, configs, found).refused(tables)
+    for record in refused:
+        if not record.kept:
+            raise UsageError(
+                f"{record.run.path} was made with a part of {record.result.data}, which fills no "
+                "published cell; choose another out=<folder>"
+            )
+    found = [record for record in found if record not in refused]
+    configs = {request: configs[request] for request in wanted}
     planned = plan.plan(configs, plan.seeds(keys.get("seeds", "3")), found)
     print("\n".join(f"# {line}" for line in plan.summary(planned, at_once)))
     if keys["dry_run"] == "true":
@@ -66,31 +73,3 @@ def run(arguments: list[str], flags: set[str]) -> int:
     shown |= {key: keys[key] for key in keys.keys() & set(TABLE_KEYS)} | {"out": out}
     print(tabulate(shown, overrides, train_configs, counted, terminal_width()))
     return show_failures(failures)
-
-
-def _whole(
-    found: Sequence[Record],
-    tables: Sequence[published.Table],
-    configs: Mapping[Train, RunConfig],
-    overrides: Sequence[str],
-) -> list[Record]:
-    """The runs without those of a part of a data set, which fill no published cell of a full study.
-
-    Raises UsageError where such a run lies in the place of one that is needed.
-    """
-    needed = {
-        configs[(*figure.train, *overrides)].identity
-        for table in tables
-        for figure in table.figures
-        if figure.train is not None and figure.value is not None
-    }
-    if any(is_identifying(override_key(override)) for override in overrides):
-        return list(found)  # a reduced study may be of a part
-    parts = [r for r in found if r.result.identity in needed and not is_whole(r)]
-    for record in parts:
-        if not record.kept:
-            raise UsageError(
-                f"{record.run.path} was made with a part of {record.result.data}, which fills no "
-                "published cell; choose another out=<folder>"
-            )
-    return [record for record in found if record not in parts]

@@ -15,6 +15,7 @@ KEYS = {
         "the epoch of accuracies; best on the test images is optimistic", ("final", "best")
     ),
     "ci": Key("add the 95 % confidence interval of every mean", NO_YES),
+    "layout": Key("wide is a line per row, long a line per cell", ("wide", "long")),
     "format": Key("output format", ("terminal", "markdown", "latex", "html", "csv", "json")),
     "out": Key("the folder of runs (outputs)"),
     "kept": Key("whether archived runs under <out>/measured count", YES_NO),

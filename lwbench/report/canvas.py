@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -28,7 +29,7 @@ DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx")
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a name is a name, with whatever dollars and backslashes are in it
     "text.usetex": False,
     "font.family": "DejaVu Sans",  # comes with matplotlib
@@ -105,10 +106,12 @@ def _bytes(figure: Figure, suffix: str) -> bytes:
 
 def place_labels(ax: Axes, points: Sequence[tuple[float, float, str]]) -> None:
     """Write each point's label where it covers least: around the point, near before far."""
-    renderer = FigureCanvasAgg(ax.figure).get_renderer()
-    ax.figure.draw_without_rendering()  # lays the axes out: positions in pixels hold from here on
-    points_per_pixel = 72 / ax.figure.dpi
-    spots = [ax.transData.transform((x, y)) for x, y, _ in points]
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw_without_rendering()  # lays out the axes: positions in pixels are final after it
+    points_per_pixel = 72 / figure.dpi
+    spots = [tuple(ax.transData.transform((x, y))) for x, y, _ in points]
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in spots]
     frame = ax.get_window_extent()
     inside = (frame.x0, frame.y0, frame.x1, frame.y1)

@@ -1,22 +1,28 @@
-"""The report's pictures, as data for its page. A picture that lacks its data is left out.
+"""The report's pictures, as data for its page; a picture whose data are missing is left out.
 
-Each yields its pictures one by one: what is not asked for is not drawn. matplotlib, which takes a
-second to import, is imported at the first one.
+Each function yields pictures one by one, so that those not asked for are not drawn. matplotlib
+takes a second to import and is imported when the first one is drawn.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from ..runs.records import Record
-from ..tables.cells import Cell
-from ..tables.published import Table
+from ..tables.cells import Cell, FilledTable
 from .runview import DAMAGE, Picture
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def costs(table: Table, cells: Sequence[Cell]) -> Iterator[Picture]:
+    from . import plots
+
+
+def costs(filled: FilledTable) -> Iterator[Picture]:
     """Bars of parameters and MACs, where a table has both."""
     from . import plots
 
+    table, cells = filled
     counts: dict[str, dict[str, float]] = {}
     for cell in cells:
         if cell.kind in ("params", "macs") and cell.measured is not None:
@@ -28,13 +34,14 @@ def costs(table: Table, cells: Sequence[Cell]) -> Iterator[Picture]:
     }
     title = f"{table.name}: parameters and MACs, counted here"
     name = f"{table.name} params and macs"
-    yield from _drawn(title, name, lambda: plots.costs(networks, _counted(table)))
+    yield from _drawn(title, name, lambda: plots.costs(networks, _counted(cells)))
 
 
-def planes(table: Table, cells: Sequence[Cell]) -> Iterator[Picture]:
-    """Top-1 accuracy over MACs, published and measured, a picture a data set with runs."""
+def planes(filled: FilledTable) -> Iterator[Picture]:
+    """Top-1 accuracy over MACs, published and measured, a picture per data set with runs."""
     from . import plots
 
+    table, cells = filled
     macs = {c.row: c.measured for c in cells if c.kind == "macs" and c.measured}
     for key, column in table.columns.items():
         if column.kind not in ("top1", "top1_error"):
@@ -49,29 +56,36 @@ def planes(table: Table, cells: Sequence[Cell]) -> Iterator[Picture]:
             for some in (printed, found)
         ]
         title = f"{table.name}: top-1 accuracy on {column.data} over MACs"
-        words = {"accuracy": f"top-1 on {column.data}", "counted": _counted(table)}
-        name = f"{table.name} {column.data} top1 over macs"
-        yield from _drawn(title, name, lambda p=points, w=words: plots.accuracy_over_macs(*p, **w))
+        draw = partial(
+            plots.accuracy_over_macs, *points,
+            accuracy=f"top-1 on {column.data}", counted=_counted(cells),
+        )  # fmt: skip
+        yield from _drawn(title, f"{table.name} {column.data} top1 over macs", draw)
 
 
 def curves(title: str, runs: Iterable[Record]) -> Iterator[Picture]:
-    """Loss and accuracy per epoch by network, a pair of pictures a data set."""
-    from . import plots
-
+    """Loss and accuracy per epoch by network, two pictures per data set."""
+    quantities: dict[plots.Quantity, str] = {"loss": "loss", "top1": "top-1 accuracy"}
     by_data: dict[str, list[Record]] = {}
     for record in runs:
         by_data.setdefault(record.result.data, []).append(record)
     for data, found in by_data.items():
-        for quantity, words in (("loss", "loss"), ("top1", "top-1 accuracy")):
+        for quantity, words in quantities.items():
             yield from _drawn(
                 f"{title}: {words} per epoch on {data}",
                 f"{title} {data} {quantity} per epoch",
-                lambda found=found, q=quantity: plots.curves(plots.by_network(found), q),
+                partial(_curves, found, quantity),
             )
 
 
+def _curves(found: Sequence[Record], quantity: "plots.Quantity") -> "Figure":
+    from . import plots
+
+    return plots.curves(plots.by_network(found), quantity)
+
+
 def of_run(record: Record) -> Iterator[Picture]:
-    """The run's confusion matrices, and what its deformable layer looks at."""
+    """The run's confusion matrices, and the sampling points of its deformable layer."""
     from . import maps
 
     run = f"{record.result.data} {record.result.model} {record.run.path.name}"
@@ -86,16 +100,18 @@ def _accuracies(cell: Cell, values: Iterable[float]) -> tuple[float, ...]:
     return tuple(100 - v if cell.kind == "top1_error" else v for v in values)
 
 
-def _counted(table: Table) -> str:
-    ways = {f"{f.rule}, {f.image_size} px" for f in table.figures if f.kind == "macs"}
+def _counted(cells: Sequence[Cell]) -> str:
+    """The rule and input size of the MACs, where all cells share them."""
+    macs = [(cell.rule, cell.request) for cell in cells if cell.kind == "macs"]
+    ways = {f"{rule}, {request.image_size} px" for rule, request in macs if request}
     return ways.pop() if len(ways) == 1 else "as the table counts them"
 
 
-def _drawn(title: str, name: str, draw: Callable[[], Any]) -> Iterator[Picture]:
+def _drawn(title: str, name: str, draw: Callable[[], "Figure"]) -> Iterator[Picture]:
     from .canvas import data_uri
 
     try:
         figure = draw()
         yield Picture(title, name, figure, data_uri(figure))
-    except DAMAGE:  # NoPicture among them: it lacks its data
+    except DAMAGE:  # includes NoPicture, which is raised where data are missing
         return

@@ -68,8 +68,13 @@ def confusion(record: Record, class_names: Sequence[str] | None = None) -> Figur
 
 
 def _counts(matrix: np.ndarray | None, path: Path) -> np.ndarray:
-    square = matrix is not None and matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] > 0
-    if not square or not _are_numbers(matrix) or matrix.min() < 0:
+    if (
+        matrix is None
+        or matrix.ndim != 2
+        or not matrix.shape[0] == matrix.shape[1] > 0
+        or not _are_numbers(matrix)
+        or matrix.min() < 0
+    ):
         raise NoPicture(f"{path} is damaged: it holds no square matrices of counts, train and test")
     return matrix.astype(float)
 

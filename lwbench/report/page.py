@@ -1,77 +1,48 @@
-"""The page's parts, and how they become one HTML file that needs nothing beside it.
+"""Render the report as one HTML file that needs no other file and no network.
 
-Texts are plain here: Jinja escapes every one of them. Nothing is loaded from anywhere, and the
-page's own policy forbids it: style and script are let in by their hashes, pictures as data.
+All texts are plain here; Jinja escapes every one of them. The page's content security policy
+forbids loading anything: style and script are allowed by their hashes, pictures as data URIs.
 """
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..tables.cells import VERDICTS
+from ..tables.layout import TONES, Layout
 from .runview import Picture, RunView
 
-# how a verdict is coloured; its word says it too
-TONES = {
-    **dict.fromkeys(("exact", "reproduced", "better"), "good"),
-    **dict.fromkeys(("truncated", "close", "measured", "reduced"), "near"),
-    **dict.fromkeys(("misprint", "fit", "too few runs"), "odd"),
-    **dict.fromkeys(("differs", "missing", "worse"), "bad"),
-}
+
+@dataclass(frozen=True)
+class Details:
+    """What a row opens to."""
+
+    notes: Sequence[str] = ()
+    runs: Sequence[tuple[RunView, str]] = ()  # with the reason where a run is in no cell
+    commands: Sequence[tuple[str, str]] = ()  # names of columns, command that measures them
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of a grid; `style` is a class of report.css."""
+class Section:
+    """A table on the page; `details` are those of its rows, or none at all."""
 
-    name: str
-    is_number: bool = True
-    style: str = ""
-    says: str = ""  # what it holds, where the name alone does not say it
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What stands in a cell; `value` is what it is sorted by, where that is not its text."""
-
-    text: str
-    value: float | None = None
-    verdict: str = ""
-    more: str = ""  # said under it
-
-
-@dataclass
-class Row:
-    """A row, and what it opens."""
-
-    label: str
-    cells: list[Cell]
-    notes: list[str] = field(default_factory=list)
-    runs: list[RunView] = field(default_factory=list)
-    commands: list[tuple[str, str]] = field(default_factory=list)  # columns, line for a shell
-    link: str = ""  # id of a section
+    layout: Layout
+    details: Sequence[Details] = ()
+    pictures: list[Picture] = field(default_factory=list)
 
     @property
-    def opens(self) -> bool:
-        return bool(self.notes or self.runs or self.commands)
+    def id(self) -> str:
+        return section_id(self.layout.name)
 
-
-@dataclass
-class Grid:
-    """A sortable table: one column more than a row has cells, for the label."""
-
-    id: str
-    title: str
-    caption: str
-    columns: list[Column]
-    rows: list[Row]
-    groups: list[tuple[str, int]] = field(default_factory=list)  # above the columns: name, span
-    remarks: Sequence[str] = ()
-    pictures: list[Picture] = field(default_factory=list)
-    total: Row | None = None  # below all rows, however they are sorted
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """The headers above published, measured and difference columns, with their widths."""
+        names = [header.group for header in self.layout.headers if header.group]
+        return [(name, names.count(name)) for name in dict.fromkeys(names)]
 
 
 @dataclass(frozen=True)
@@ -81,7 +52,7 @@ class Part:
     id: str
     title: str
     text: str
-    tables: list[Grid]
+    sections: Sequence[Section]
 
 
 @dataclass(frozen=True)
@@ -89,22 +60,22 @@ class Page:
     """All that the page shows."""
 
     made: str
-    standing: list[str]
-    summary: Grid
-    legend: Mapping[str, str]
-    parts: list[Part]
+    totals: Sequence[str]
+    summary: Section
+    parts: Sequence[Part]
 
 
 def html(page: Page) -> str:
     """The page as one HTML document."""
+    loader = PackageLoader("lwbench.report")
     environment = Environment(
-        loader=PackageLoader("lwbench.report"),
+        loader=loader,
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    loader = environment.loader
+    environment.filters["id"] = section_id
     style, script = (
         Markup(loader.get_source(environment, name)[0]) for name in ("report.css", "report.js")
     )
@@ -115,7 +86,13 @@ def html(page: Page) -> str:
         style_hash=_hash(style),
         script_hash=_hash(script),
         tones=TONES,
+        verdicts=VERDICTS,
     )
+
+
+def section_id(name: str) -> str:
+    """The id of a table's section: ASCII letters and digits, any other character by its code."""
+    return "".join(c if c.isascii() and c.isalnum() else f"-{ord(c):x}" for c in name)
 
 
 def _hash(text: str) -> str:

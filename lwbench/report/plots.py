@@ -7,7 +7,7 @@ NoPicture, whose message says why; a caller leaves that picture out.
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -170,7 +170,7 @@ def costs(networks: Mapping[str, Cost], counted: str) -> Figure:
 # --- accuracy over cost -------------------------------------------------------------------------
 
 
-_FRONT = {"where": "post", "color": "#555555", "linewidth": 1, "zorder": 1}
+_FRONT: dict[str, Any] = {"where": "post", "color": "#555555", "linewidth": 1, "zorder": 1}
 
 
 @styled()
@@ -232,7 +232,7 @@ def _point(ax: Axes, point: Point, index: int, filled: bool) -> None:
 
 
 def _point_legend(published: bool, measured: Sequence[Point]) -> list[Line2D]:
-    dot = {"marker": "o", "color": "#555555", "markersize": 7}
+    dot: dict[str, Any] = {"marker": "o", "color": "#555555", "markersize": 7}
     seeds = sorted({len(point.accuracy) for point in measured})
     n = f"n = {seeds[0]}" if len(seeds) == 1 else f"n = {seeds[0]} to {seeds[-1]}" if seeds else ""
     hollow = Line2D([], [], linestyle=":", markerfacecolor="white", label="published", **dot)

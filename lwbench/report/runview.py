@@ -7,6 +7,7 @@ import csv
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -77,9 +78,7 @@ def view(record: Record, select: str = "final") -> RunView:
     if metrics:
         shown.files.append((f"metrics ({len(metrics)} epochs)", _listing(metrics)))
     for name, file in (("configuration", "config.yaml"), ("environment", "env.json")):
-        if (
-            text := _read(shown, file, lambda file=file: _text(record.run.path / file))
-        ) is not None:
+        if (text := _read(shown, file, partial(_text, record.run.path / file))) is not None:
             shown.files.append((name, text))
     shown.problems = list(dict.fromkeys(shown.problems))
     return shown

@@ -1,58 +1,80 @@
-"""What a table says below itself: how its numbers came about, and what its words mean."""
+"""Captions: how a table's numbers were counted and measured, and what its words mean."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from ..errors import UsageError
-from .cells import VERDICTS, Cell
-from .layout import Filled
-from .published import ACCURACY, COMPLEXITY, Table
+from ..runs.records import Record
+from .cells import VERDICTS, Cell, FilledTable
 from .recipe import ours
 from .statistics import ALPHA
-from .studies import hardware, is_whole, revisions
+from .studies import hardware, is_complete, revisions
+from .table import ACCURACY, Table
+
+EPOCHS = {"final": "last epoch", "best": "best epoch, chosen on the test images, which flatters"}
+MOST_SEEDS = 10  # that a caption lists
 
 
-def title(filled: Filled) -> str:
-    """The table's name and source, and the overrides of a reduced study."""
-    table, cells = filled
-    overrides = next((cell.overrides for cell in cells if cell.overrides), ())
+def source(filled: FilledTable) -> str:
+    """The table's source, and the overrides of a reduced study."""
+    overrides = next((cell.overrides for cell in filled.cells if cell.overrides), ())
     study = f"; a reduced study: {' '.join(overrides)}" if overrides else ""
-    return f"{table.name}: {table.source}{study}"
+    return f"{filled.table.source}{study}"
 
 
-def remarks(filled: Filled) -> list[str]:
-    """The caption's sentences: how it was counted and run, what the words mean, notes."""
+def remarks(filled: FilledTable) -> list[str]:
+    """The caption's sentences: how it was counted, measured and compared; notes."""
     table, cells = filled
     lines = []
     if any(cell.rule for cell in cells):
-        lines.append(_counting(table))
-    if any(cell.published for cell in cells):
-        lines.insert(0, "Beside each published number stands what was measured here.")
-        words = {cell.verdict for cell in cells}
-        legend = [f"{word}: {VERDICTS[word]}" for word in VERDICTS if word in words]
-        lines.append("; ".join(legend) + ".")
+        lines.append(_counting(cells))
     if any(cell.kind in ACCURACY and cell.published for cell in cells):
         lines.append(_selection(table))
-    if measured := [cell for cell in cells if cell.runs]:
-        lines += [*_measuring(measured, table.baseline), *_recipe(filled), _making(measured)]
+    if runs := _runs(cells):
+        lines += [*_measuring(cells, runs), *_comparing(cells, table.baseline), *_parts(runs)]
+        lines += [*_recipe(cells), _provenance(runs)]
     lines += table.notes
     return lines + [f"{cell.row}, {cell.column}: {cell.note}." for cell in cells if cell.note]
 
 
-def _counting(table: Table) -> str:
-    counted = [figure for figure in table.figures if figure.kind in COMPLEXITY]
-    ways = [(f.rule, f.num_classes, f.image_size) for f in counted]
-    usual = max(dict.fromkeys(ways), key=ways.count)
-    others: dict[tuple[str, int, int], list[str]] = {}
-    for figure, way in zip(counted, ways, strict=True):
+def legend(
+    words: Iterable[str], signs: Mapping[str, str] | None = None, both: bool = False
+) -> list[str]:
+    """The meaning of verdicts and outcomes, as one remark; with the signs that stand for them.
+
+    `both`: whether columns hold published numbers beside measured ones.
+    """
+    signs = signs or {}
+    texts = ["published | measured here"] if both and signs else []
+    for word in words:
+        name = f"{signs[word]} {word}" if word in signs else word
+        if word in VERDICTS:
+            texts.append(f"{name}: {VERDICTS[word]}")
+        elif word in signs:
+            texts.append(name)
+    return ["; ".join(texts) + "."] if texts else []
+
+
+def _counting(cells: Sequence[Cell]) -> str:
+    """The usual way of counting, and for which rows or cells another one holds."""
+    ways = {(c.row, c.column): _way(c) for c in cells if c.request is not None}
+    usual = max(dict.fromkeys(ways.values()), key=list(ways.values()).count)
+    others: dict[str, dict[str, None]] = {}
+    for (row, column), way in ways.items():
         if way != usual:
-            others.setdefault(way, []).append(f"{figure.row} {figure.column}")
-    odd = [f"{_way(*way)} for {', '.join(where)}" for way, where in others.items()]
-    return "Counted under " + "; ".join([_way(*usual), *odd]) + "."
+            whole_row = all(w == way for (r, _), w in ways.items() if r == row)
+            differing = [part for part, same in zip(way, usual, strict=True) if part != same]
+            cell = row if whole_row else f"{row} {column}"
+            others.setdefault(", ".join(differing), {})[cell] = None
+    exceptions = [f"{way} for {', '.join(where)}" for way, where in others.items()]
+    return f"Counted under rule {'; '.join([', '.join(usual), *exceptions])}."
 
 
-def _way(rule: str, num_classes: int, image_size: int) -> str:
-    return f"{rule}, {num_classes} classes, {image_size} px"
+def _way(cell: Cell) -> tuple[str, str, str]:
+    """Rule, number of classes and input size of a count."""
+    assert cell.request is not None
+    size = cell.request.image_size
+    return f"{cell.rule}", f"{cell.request.num_classes} classes", f"{size} px"
 
 
 def _selection(table: Table) -> str:
@@ -62,74 +84,79 @@ def _selection(table: Table) -> str:
     return f"The document's accuracies are of the {which} epoch."
 
 
-def _measuring(cells: Sequence[Cell], baseline: str) -> list[str]:
-    """How the accuracies of these cells came about."""
-    epoch = {"final": "last epoch", "best": "best epoch, chosen on the test images, which flatters"}
+def _runs(cells: Sequence[Cell]) -> list[Record]:
+    """The runs of all cells, each once."""
+    return list({record.run.path: record for cell in cells for record in cell.runs}.values())
+
+
+def _measuring(cells: Sequence[Cell], runs: Sequence[Record]) -> list[str]:
+    select = next(cell.select for cell in cells if cell.select)
+    seeds = sorted({record.result.seed for record in runs})
+    listed = ", ".join(map(str, seeds[:MOST_SEEDS]))
+    more = f" and {len(seeds) - MOST_SEEDS} more" if len(seeds) > MOST_SEEDS else ""
     lines = [
-        f"Measured accuracies are of the {epoch[cells[0].select or 'final']}: mean ± standard "
-        "deviation over seeds (number of runs)."
+        f"Measured accuracies are of the {EPOCHS[select]}: mean ± standard deviation over seeds "
+        f"{listed}{more} (number of runs)."
     ]
-    wide = [c for c in cells if c.verdict in ("reproduced", "differs") and _is_wide(c)]
+    wide = [f"{c.row} {c.column}" for c in cells if _is_wide(c)]
     if wide:
-        lines.append(f"{_cells(wide)}: an interval wider than a point shows little.")
-    if compared := [cell for cell in cells if cell.comparison]:
-        lines.append(_comparing(compared))
-    precisions = {cell.column: cell.precision for cell in cells if cell.row == baseline}
-    lines += [
-        f"{cell.row}, {cell.column}: run in {cell.precision}, so not compared with {baseline}."
-        for cell in cells
-        if cell.precision != precisions.get(cell.column, cell.precision)
-    ]
-    return [*lines, *_parts(cells)]
-
-
-def _comparing(cells: Sequence[Cell]) -> str:
-    tests = {cell.comparison.test for cell in cells if cell.comparison}
-    ways = {
-        "paired": "paired t-test over the shared seeds",
-        "welch": "Welch's t-test",
-        "permutation": "exact permutation test where nothing spreads",
-    }
-    used = "; ".join(text for test, text in ways.items() if test in tests)
-    tested = f", two-sided: {used}; p corrected for the rows of a column (Holm), alpha {ALPHA}"
-    return f"Differences are to {cells[0].baseline}, in percent points{tested if used else ''}."
+        where = ", ".join(wide) if len(wide) <= 3 else f"{len(wide)} cells"
+        lines.append(f"{where}: an interval wider than one point shows little.")
+    return lines
 
 
 def _is_wide(cell: Cell) -> bool:
+    if cell.sample is None or cell.verdict not in ("reproduced", "differs"):
+        return False
     return 2 * (cell.sample.prediction or 0.0) > 1.0
 
 
-def _parts(cells: Sequence[Cell]) -> list[str]:
-    """Runs of a part of a published data set, by data set."""
-    runs = [record for cell in cells for record in cell.runs if not is_whole(record)]
-    sizes = {(r.result.data, r.data.train_size): None for r in runs}
-    return [f"Of {data} only a part, {size} training images." for data, size in sizes]
+def _comparing(cells: Sequence[Cell], baseline: str) -> list[str]:
+    lines = []
+    if compared := [cell for cell in cells if cell.comparison]:
+        tests = {cell.comparison.test for cell in compared if cell.comparison}
+        ways = {
+            "paired": "paired t-test over the shared seeds",
+            "welch": "Welch's t-test",
+            "permutation": "exact permutation test where values have no spread",
+        }
+        used = "; ".join(text for test, text in ways.items() if test in tests)
+        tested = f", two-sided: {used}; p corrected for the rows of a column (Holm), alpha {ALPHA}"
+        to = f"Differences are to {compared[0].baseline}, in percent points"
+        lines.append(f"{to}{tested if used else ''}.")
+    precisions = {cell.column: cell.precision for cell in cells if cell.row == baseline}
+    return lines + [
+        f"{cell.row}, {cell.column}: run in {cell.precision}, so not compared with {baseline}."
+        for cell in cells
+        if cell.runs and cell.precision != (precisions.get(cell.column) or cell.precision)
+    ]
 
 
-def _recipe(filled: Filled) -> list[str]:
-    """The values of the recipe that no document states, where one states others."""
-    runs = []
-    for figure, cell in zip(filled.table.figures, filled.cells, strict=True):
+def _parts(runs: Sequence[Record]) -> list[str]:
+    """Which runs are of a part of a published data set, by data set."""
+    sizes = {(r.result.data, r.data.train_size): None for r in runs if not is_complete(r)}
+    return [f"Of {data} only a part was used: {size} training images." for data, size in sizes]
+
+
+def _recipe(cells: Sequence[Cell]) -> list[str]:
+    """The values of the recipe that the document does not state."""
+    configs = []
+    for cell in cells:
         if cell.published and cell.runs:
-            options = dict(part.split("=", 1) for part in figure.train or ())
             first = cell.runs[0]
-            with suppress(UsageError):  # a damaged configuration says nothing; its result stands
-                runs.append((first.result.data, options.get("experiment"), first.config))
-    found = ours(runs)
-    return [f"Of the recipe these values are ours: {', '.join(found)}."] if found else []
+            with suppress(UsageError):  # a damaged configuration leaves the cell's result valid
+                configs.append((first.result.data, cell.experiment, first.config))
+    found = ours(configs)
+    return [f"The document does not state these values, they are ours: {', '.join(found)}."] * bool(
+        found
+    )
 
 
-def _making(cells: Sequence[Cell]) -> str:
-    runs = [record for cell in cells for record in cell.runs]
-    precisions = ", ".join({record.result.precision: None for record in runs})
-    kept = len({record.run.path for record in runs if record.kept})
-    aside = f"; {kept} of {len({record.run.path for record in runs})} are kept runs" if kept else ""
+def _provenance(runs: Sequence[Record]) -> str:
+    precisions = ", ".join(dict.fromkeys(record.result.precision for record in runs))
+    archived = sum(record.kept for record in runs)
+    aside = f"; {archived} of {len(runs)} runs are archived" if archived else ""
     return (
         f"Run in {precisions} on {', '.join(hardware(runs))}, with lwbench at "
         f"{', '.join(revisions(runs))}{aside}."
     )
-
-
-def _cells(cells: Sequence[Cell]) -> str:
-    names = [f"{cell.row} {cell.column}" for cell in cells]
-    return ", ".join(names) if len(names) <= 3 else f"{len(names)} cells"

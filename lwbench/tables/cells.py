@@ -1,41 +1,39 @@
-"""A table's cells: what is published beside what is counted and measured, with a verdict each.
+"""Compute the cells of a table: the published number, what lwbench counted or measured, a verdict.
 
-Counts are made elsewhere, since they need torch: `requirements` says which, `cells` takes them as
-plain numbers. Accuracies come from a study's finished runs.
+Counting a network needs torch, so it is done elsewhere: `requirements` lists the networks to count
+and `cells` takes their counts as plain numbers. Accuracies come from the finished runs of a study.
 """
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from ..runs.records import Record
 from .published import ACCURACY, COMPLEXITY, Figure, Table
 from .statistics import MIN_RUNS, Comparison, Sample, comparisons
 from .studies import Study, hardware, revisions
 
-# what the verdicts mean, as captions say it
+# the possible verdicts, with their meaning as captions give it
 VERDICTS = {
-    "exact": "our count rounds to the printed digits",
-    "truncated": "our count, cut, gives the printed digits",
-    "close": "neither; the ratio is ours / published",
-    "misprint": "the printed number is shown wrong by the reason given",
-    "fit": "the network's free parameters were chosen to meet the number",
-    "reproduced": "the published value lies within the 95 % prediction interval of a single "
-    "further run, whose half-width is given",
-    "differs": "it lies outside",
+    "exact": "our count, rounded, has the printed digits",
+    "truncated": "our count has the printed digits when it is cut instead of rounded",
+    "close": "our count has other digits than the printed ones",
+    "misprint": "the printed number is wrong, for the reason given",
+    "fit": "the network's unstated parameters were chosen to meet the printed number",
+    "reproduced": "the published value lies within the 95 % prediction interval for one more run",
+    "differs": "the published value lies outside that interval",
     "too few runs": f"fewer than {MIN_RUNS} seeds",
-    "reduced": "a cheaper study than the document's, which cannot reproduce it",
+    "reduced": "runs of a cheaper recipe than the document's, which cannot reproduce its value",
     "measured": "nothing is published",
     "open": "not run yet",
     "not runnable here": "lwbench cannot measure it",
 }
 
 
-@dataclass(frozen=True)
-class CountRequest:
-    """A network to be counted: overrides such as `model=ldc3`, classes, and pixels of its input."""
+class CountRequest(NamedTuple):
+    """A network to count: overrides such as `model=ldc3`, number of classes, input size in px."""
 
     model: tuple[str, ...]
     num_classes: int
@@ -43,7 +41,7 @@ class CountRequest:
 
 
 class Counts(TypedDict):
-    """What was counted: parameters, and MACs under each named rule."""
+    """Counts of one network: parameters, and MACs under each named rule."""
 
     params: int
     macs: Mapping[str, int]
@@ -57,13 +55,15 @@ class Cell:
     row: str
     column: str
     kind: str
-    published: str | None  # as printed
-    measured: float | None  # a count, or the mean over the runs
-    verdict: str  # one of VERDICTS
-    rule: str | None  # of a count; parameters have none that matters, but the table's
-    command: str  # what would show or measure it; "" where nothing here can
-    note: str
-    # of an accuracy that was measured
+    published: str | None = None  # as printed
+    measured: float | None = None  # a count, or the mean over the runs
+    verdict: str = "open"  # a key of VERDICTS
+    rule: str | None = None  # counting rule; None for anything but a count
+    request: CountRequest | None = None  # the network and input size that are counted
+    experiment: str | None = None  # the recipe of the runs, conf/experiment/<name>.yaml
+    command: str = ""  # counts or measures the cell; "" where lwbench cannot
+    note: str = ""
+    # of a measured accuracy
     runs: tuple[Record, ...] = ()  # by seed
     sample: Sample | None = None
     select: str | None = None  # final | best
@@ -73,7 +73,7 @@ class Cell:
 
     @property
     def ratio(self) -> float | None:
-        """Measured / published, where both are there."""
+        """Measured / published, where both are known."""
         if self.measured is None or self.published is None or not float(self.published):
             return None
         return self.measured / float(self.published)
@@ -84,7 +84,7 @@ class Cell:
         return self.runs[0].result.precision if self.runs else None
 
     def as_json(self) -> dict[str, Any]:
-        """The cell for machines: every number in a field of its own, `published` as a number."""
+        """The cell for programs: every number in a field of its own, `published` as a number."""
         sample, comparison = self.sample, self.comparison
         return {
             "table": self.table,
@@ -116,9 +116,16 @@ class Cell:
         }
 
 
+class FilledTable(NamedTuple):
+    """A table with its cells, row by row."""
+
+    table: Table
+    cells: Sequence[Cell]
+
+
 @dataclass(frozen=True)
 class Summary:
-    """How a table stands: `cells` is the sum of the counts of all its verdicts."""
+    """The cells of a table by verdict; `cells` is the sum over all verdicts."""
 
     table: str
     source: str
@@ -128,32 +135,61 @@ class Summary:
 
 def requirements(table: Table) -> list[CountRequest]:
     """The networks that must be counted to fill the table, each once."""
-    wanted = (_request(figure) for figure in table.figures if figure.kind in COMPLEXITY)
-    return list(dict.fromkeys(wanted))
+    requests = (_request(figure) for figure in table.figures)
+    return list(dict.fromkeys(request for request in requests if request is not None))
 
 
-def cells(
+def filled(
     table: Table, counts: Mapping[CountRequest, Counts], study: Study | None = None
-) -> list[Cell]:
-    """The table's cells, row by row.
+) -> FilledTable:
+    """Fill the table with counts and with the runs of a study.
 
-    A cell whose count is missing from `counts`, or whose runs from `study`, is open.
+    A cell whose count is missing from `counts`, or whose runs are missing from `study`, is open.
     """
     study = study or Study()
     found = [_cell(table.name, figure, counts, study) for figure in table.figures]
-    return compared(found, table.baseline)
+    return FilledTable(table, compared(found, table.baseline))
+
+
+def with_runs(filled: FilledTable) -> FilledTable:
+    """The part of the table that has runs: without the rows and columns that have none."""
+    measured = [cell for cell in filled.cells if cell.runs]
+    labels, keys = {cell.row for cell in measured}, {cell.column for cell in measured}
+    cells = [cell for cell in filled.cells if cell.row in labels and cell.column in keys]
+    return FilledTable(filled.table.part(labels, keys), cells)
+
+
+def measured_by(
+    cell: Cell, runs: Sequence[Record], select: str, reduced: Sequence[str] | None = None
+) -> Cell:
+    """The cell with the accuracy of its runs, one per seed.
+
+    `reduced`: the overrides of a reduced study, None for runs of the document's own recipe.
+    """
+    if not runs:
+        return cell
+    sample = Sample({r.result.seed: r.value(cell.kind, select) for r in runs})
+    return replace(
+        cell,
+        measured=sample.mean,
+        verdict=accuracy_verdict(cell.published, sample, reduced is not None),
+        runs=tuple(runs),
+        sample=sample,
+        select=select,
+        overrides=tuple(reduced or ()),
+    )
 
 
 def compared(found: Sequence[Cell], baseline: str) -> list[Cell]:
     """The cells, with every accuracy compared with that of the baseline row in its column.
 
-    The rows of a column are one family of tests. Runs of another precision are not compared.
+    The rows of a column are one family of tests. Runs of different precisions are not compared.
     """
     bases = {cell.column: cell for cell in found if cell.row == baseline and cell.sample}
-    words = {column: _family(found, base) for column, base in bases.items()}
+    outcomes = {column: _family(found, base) for column, base in bases.items()}
     return [
-        replace(cell, baseline=baseline, comparison=words[cell.column][cell.row])
-        if cell.row in words.get(cell.column, ())
+        replace(cell, baseline=baseline, comparison=outcomes[cell.column][cell.row])
+        if cell.row in outcomes.get(cell.column, ())
         else cell
         for cell in found
     ]
@@ -167,11 +203,12 @@ def _family(found: Iterable[Cell], base: Cell) -> dict[str, Comparison]:
         if cell.column == base.column and cell.row != base.row and cell.sample
         if cell.precision == base.precision
     }
+    assert base.sample is not None
     return comparisons(samples, base.sample, base.kind.endswith("_error"))
 
 
-def verdict(figure: Figure, measured: int) -> str:
-    """How a count stands to the printed number, at the precision of its significant digits."""
+def count_verdict(figure: Figure, measured: int) -> str:
+    """Compare a count with the printed number, at the precision of its significant digits."""
     if figure.value is None:
         return "measured"
     if figure.misprint:
@@ -184,91 +221,70 @@ def verdict(figure: Figure, measured: int) -> str:
     return "truncated" if ours.quantize(figure.quantum, ROUND_DOWN) == printed else "close"
 
 
-def accuracy_verdict(published: str | None, sample: Sample | None, reduced: bool) -> str:
-    """How runs stand to the published accuracy, in percent."""
-    if sample is None:
-        return "open"
+def accuracy_verdict(published: str | None, sample: Sample, reduced: bool) -> str:
+    """Compare the accuracy of runs with the published one, in percent."""
     if reduced:
         return "reduced"
     if published is None:
         return "measured"
     if sample.n < MIN_RUNS:
         return "too few runs"
-    half_width = sample.prediction or 0.0
-    near = abs(float(published) - sample.mean) <= half_width + 1e-9  # as decimals would have it
+    # the tolerance makes binary floating point agree with decimal arithmetic at the boundary
+    near = abs(float(published) - sample.mean) <= (sample.prediction or 0.0) + 1e-9
     return "reproduced" if near else "differs"
 
 
-def summary(table: Table, found: Iterable[Cell]) -> Summary:
-    """The table's cells counted by verdict."""
-    counted = dict.fromkeys(VERDICTS, 0)
-    found = list(found)
-    for cell in found:
-        counted[cell.verdict] += 1
-    return Summary(table.name, table.source, len(found), counted)
+def summary(filled: FilledTable) -> Summary:
+    """Count the table's cells by verdict."""
+    verdicts = [cell.verdict for cell in filled.cells]
+    counted = {word: verdicts.count(word) for word in VERDICTS}
+    return Summary(filled.table.name, filled.table.source, len(verdicts), counted)
 
 
-def command(figure: Figure, overrides: Sequence[str] = ()) -> str:
-    """The line that shows a count or measures an accuracy, to be pasted into a shell."""
-    if figure.kind in COMPLEXITY:
-        size = (f"num_classes={figure.num_classes}", f"image_size={figure.image_size}")
-        return shlex.join(["lwbench", "profile", *figure.model, *size])
+def _command(figure: Figure, overrides: Sequence[str]) -> str:
+    """The command that shows a count or measures an accuracy, quoted for a shell."""
+    if (request := _request(figure)) is not None:
+        size = (f"num_classes={request.num_classes}", f"image_size={request.image_size}")
+        return shlex.join(["lwbench", "profile", *request.model, *size])
     if figure.train is None:
         return ""
     return shlex.join(["lwbench", "train", *figure.train, *overrides])
 
 
-def _request(figure: Figure) -> CountRequest:
+def _request(figure: Figure) -> CountRequest | None:
+    if figure.kind not in COMPLEXITY:
+        return None
     return CountRequest(figure.model, figure.num_classes, figure.image_size)
 
 
 def _cell(table: str, figure: Figure, counts: Mapping[CountRequest, Counts], study: Study) -> Cell:
+    request = _request(figure)
+    experiments = (part.partition("=")[2] for part in figure.train or () if "experiment=" in part)
     cell = Cell(
         table=table,
         row=figure.row,
         column=figure.column,
         kind=figure.kind,
         published=figure.value,
-        measured=None,
         verdict="open" if figure.kind in (*COMPLEXITY, *ACCURACY) else "not runnable here",
-        rule=figure.rule if figure.kind in COMPLEXITY else None,
-        command=command(figure, study.overrides),
-        note=_note(figure),
+        rule=figure.rule if request else None,
+        request=request,
+        experiment=next(experiments, None),
+        command=_command(figure, study.overrides),
+        note="; ".join(filter(None, [figure.misprint, figure.fit if request else "", figure.note])),
     )
     if figure.kind in ACCURACY:
-        return _with_runs(cell, figure, study)
-    measured = _count(figure, counts)
-    if measured is None:
-        return cell
-    word = verdict(figure, measured)
-    return replace(cell, measured=measured, verdict=word, note=_note(figure, word, measured))
+        reduced = study.overrides if study.is_reduced(figure) else None
+        return measured_by(cell, study.runs(figure), study.select, reduced)
+    return cell if request is None else _counted(cell, figure, counts.get(request))
 
 
-def _with_runs(cell: Cell, figure: Figure, study: Study) -> Cell:
-    runs, reduced = study.runs(figure), study.reduced(figure)
-    if not runs:
-        return cell
-    sample = Sample({r.result.seed: r.value(figure.kind, study.select) for r in runs})
-    return replace(
-        cell,
-        measured=sample.mean,
-        verdict=accuracy_verdict(figure.value, sample, reduced),
-        runs=runs,
-        sample=sample,
-        select=study.select,
-        overrides=study.overrides if reduced else (),
-    )
-
-
-def _count(figure: Figure, counts: Mapping[CountRequest, Counts]) -> int | None:
-    count = counts.get(_request(figure)) if figure.kind in COMPLEXITY else None
+def _counted(cell: Cell, figure: Figure, count: Counts | None) -> Cell:
     if count is None:
-        return None
-    return count["params"] if figure.kind == "params" else count["macs"][figure.rule]
-
-
-def _note(figure: Figure, word: str = "", measured: int | None = None) -> str:
-    parts = [figure.misprint, figure.fit if figure.kind in COMPLEXITY else "", figure.note]
-    if word in ("close", "misprint", "fit") and measured is not None:
-        parts.insert(0, f"ours / published = {measured / float(figure.value or 'nan'):.4f}")
-    return "; ".join(part for part in parts if part)
+        return cell
+    measured = count["params"] if figure.kind == "params" else count["macs"][figure.rule]
+    cell = replace(cell, measured=measured, verdict=count_verdict(figure, measured))
+    if cell.verdict not in ("close", "misprint", "fit"):
+        return cell
+    ratio = "" if cell.ratio is None else f"ours / published = {cell.ratio:.4f}"
+    return replace(cell, note="; ".join(filter(None, [ratio, cell.note])))

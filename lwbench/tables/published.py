@@ -1,16 +1,16 @@
 """Published tables as data: `conf/table/<document>/<table>.yaml`, or a YAML file of the user's.
 
-A table's rows are command lines (`run`: what one types after `lwbench train`), its cells are the
-numbers as printed, in quotes, so that `90.00` keeps its zero. Everything is checked on loading;
-what is wrong is a UsageError that names the file and the row. Keys:
+A table's rows are command lines (`run`: what follows `lwbench train`), its cells are the numbers as
+printed, in quotes, so that `90.00` keeps its zero. Everything is checked while loading; an error
+names the file and the row. Keys:
 
     source      what the table is
     count       {rule, num_classes, image_size}: how parameters and MACs were counted
     select      best | final | unstated: which epoch the accuracies are of
     experiment  the recipe of every row, conf/experiment/<name>.yaml
-    baseline    label of the row that others are compared with; the first, if silent
-    columns     key -> {kind, data}; parameters and MACs, if silent
-    marks       headers of the columns of check marks: which component a row has
+    baseline    label of the row that the others are compared with; default: the first row
+    columns     key -> {kind, data}; default: parameters and MACs
+    marks       headers of the columns of check marks, such as the components that a network has
     rows        label, run, marks, and a cell per column key: a number, or {value, digits, note ...}
     notes       remarks on the whole table
 
@@ -21,8 +21,7 @@ a run counts too. `digits`: how many of the printed digits are significant, wher
 
 import re
 import shlex
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -33,69 +32,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ..errors import UsageError, nearest
 from ..paths import conf_folder
-
-COMPLEXITY = ("params", "macs")
-ACCURACY = ("top1", "top1_error", "top5", "top5_error")
-KINDS = (*COMPLEXITY, *ACCURACY, "speed", "map")
-CHECK = "x"  # a mark that every font and terminal has
-# names of measure.rules, which imports torch; a test holds the two together
-RULES = ("plain", "conv_only", "thop2020", "torchstat")
+from .table import ACCURACY, CHECK, COMPLEXITY, KINDS, RULES, Column, Figure, Table
 
 _NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?(e[0-9]{1,2})?")
 Checked = TypeVar("Checked", bound=BaseModel)
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One cell: the number as printed, how it was counted, and what would obtain it here."""
-
-    row: str
-    column: str
-    kind: str  # one of KINDS
-    data: str | None  # data set of an accuracy
-    value: str | None  # as printed, in base units or percent; None where nothing is published
-    digits: int | None  # significant ones of the printed digits; None: all
-    rule: str
-    num_classes: int
-    image_size: int
-    run: tuple[str, ...] | None  # overrides of the row; None: nothing here can run it
-    train: tuple[str, ...] | None  # the run with its data set and recipe
-    note: str
-    misprint: str  # why the printed number is wrong; "" if it is not
-    fit: str  # why the network is a fit; "" if it is not
-
-    @property
-    def model(self) -> tuple[str, ...]:
-        """The overrides of the run that change the network."""
-        keys = ("model=", "model.")
-        return tuple(part for part in self.run or () if part.lstrip("+~").startswith(keys))
-
-    @property
-    def quantum(self) -> Decimal:
-        """The unit of the last significant digit: 1e5 for `63.4e6`. Needs a value."""
-        printed = Decimal(self.value or "0")
-        last = int(printed.as_tuple().exponent)
-        return Decimal(1).scaleb(last if self.digits is None else _last(printed, self.digits))
-
-
-@dataclass(frozen=True)
-class Table:
-    """A published table, or a user's own."""
-
-    name: str  # ldc/4; the file's name without .yaml for a user's table
-    source: str
-    select: str
-    baseline: str
-    columns: dict[str, "Column"]
-    rows: tuple[str, ...]
-    figures: tuple[Figure, ...]  # row by row
-    notes: tuple[str, ...]
-    # what sets the rows apart: header -> a text per row; a check mark or nothing, if published
-    marks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-
 def names() -> list[str]:
-    """The published tables' names: dcnn/5-10 and so on, in the order of documents and numbers."""
+    """The names of the published tables (dcnn/5-10 ...), by document and number."""
     folder = conf_folder() / "table"
     found = (path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))
     return sorted((path.as_posix() for path in found), key=_natural)
@@ -104,7 +48,7 @@ def names() -> list[str]:
 def load(name: str) -> list[Table]:
     """The table of that name, all of them (`all`), or those of a YAML file or folder.
 
-    Raises UsageError where there is no such table or where something in it is wrong.
+    Raises UsageError where there is no such table, or where a file is not a valid table.
     """
     if name == "all":
         return [table for one in names() for table in load(one)]
@@ -142,14 +86,14 @@ def _options(group: str) -> tuple[str, ...]:
 
 def _number(text: str) -> str:
     if not _NUMBER.fullmatch(text):
-        raise ValueError(f"{text!r} is no number such as 2.51e6 or 67.97")
+        raise ValueError(f"{text!r} is not a number such as 2.51e6 or 67.97")
     return text
 
 
 def _overrides(text: str) -> str:
-    parts = shlex.split(text)  # ValueError where quotes do not match
+    parts = shlex.split(text)  # raises ValueError where quotes do not match
     if odd := [part for part in parts if "=" not in part]:
-        raise ValueError(f"{odd[0]!r} is no key=value")
+        raise ValueError(f"{odd[0]!r} is not of the form key=value")
     models = [part.partition("=")[2] for part in parts if part.startswith("model=")]
     if unknown := [model for model in models if model not in _options("model")]:
         raise ValueError(f"no model {unknown[0]!r}{nearest(unknown[0], _options('model'))}")
@@ -165,9 +109,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Column(_Strict):
-    """What a column holds, and on which data."""
-
+class _Column(_Strict):
     kind: Annotated[str, _known("kind", lambda: KINDS)]
     data: str | None = None
 
@@ -204,7 +146,7 @@ class _File(_Strict):
     select: Literal["best", "final", "unstated"] = "final"
     experiment: Annotated[str, _known("experiment", lambda: _options("experiment"))] | None = None
     baseline: str | None = None
-    columns: dict[str, Column] = {kind: Column(kind=kind) for kind in COMPLEXITY}
+    columns: dict[str, _Column] = {kind: _Column(kind=kind) for kind in COMPLEXITY}
     marks: list[str] = []
     rows: Annotated[list[dict[str, Any]], Field(min_length=1)]
     notes: list[str] = []
@@ -223,7 +165,7 @@ def _read(path: Path, name: str) -> Table:
         where = f"{path}, row {label if isinstance(label, str) else number!r}"
         row = _parsed(_Row, {k: v for k, v in content.items() if k not in file.columns}, where)
         if row.label in rows:
-            raise UsageError(f"{where}: a second row of this label")
+            raise UsageError(f"{where}: an earlier row has the same label")
         if unknown := [mark for mark in row.marks if mark not in marks]:
             raise UsageError(f"{where}: no mark {unknown[0]!r}{nearest(unknown[0], marks)}")
         for mark, texts in marks.items():
@@ -240,7 +182,7 @@ def _read(path: Path, name: str) -> Table:
         source=file.source or name,
         select=file.select,
         baseline=file.baseline or next(iter(rows)),
-        columns=file.columns,
+        columns={key: Column(column.kind, column.data) for key, column in file.columns.items()},
         rows=tuple(rows),
         figures=tuple(figure for row in rows.values() for figure in row),
         notes=tuple(file.notes),
@@ -255,7 +197,7 @@ def _yaml(path: Path) -> Any:
         raise UsageError(f"no file {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read ({error})") from None
-    except Exception as error:  # PyYAML lets many kinds through: a day 99, too deep a nesting
+    except Exception as error:  # PyYAML also raises ValueError (day 99) or RecursionError
         raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())[:300]}") from None
 
 
@@ -277,7 +219,7 @@ def _check_columns(file: _File, path: Path) -> None:
     for key, column in file.columns.items():
         where = f"{path}, column {key!r}"
         if key in _Row.model_fields:
-            raise UsageError(f"{where}: a row's own key, choose another name")
+            raise UsageError(f"{where}: rows have a key of this name; choose another name")
         if column.kind in ACCURACY and column.data not in _options("data"):
             known = nearest(str(column.data), _options("data"))
             raise UsageError(f"{where}: {column.kind} of data set {column.data!r}{known}")
@@ -313,12 +255,12 @@ def _figure(file: _File, row: _Row, key: str, content: Any, where: str) -> Figur
 
 
 def _train(
-    run: tuple[str, ...] | None, column: Column, experiment: str | None, where: str
+    run: tuple[str, ...] | None, column: _Column, experiment: str | None, where: str
 ) -> tuple[str, ...] | None:
     if run is None or column.kind not in ACCURACY:
         return None
     if any(part.startswith("data=") for part in run):
-        raise UsageError(f"{where}: the column says the data set, run may not")
+        raise UsageError(f"{where}: the data set belongs to the column; remove data= from run")
     named = any(part.startswith("experiment=") for part in run)
     recipe = () if named or experiment is None else (f"experiment={experiment}",)
     return (*run, f"data={column.data}", *recipe)
@@ -329,7 +271,7 @@ def _image_size(run: tuple[str, ...], where: str) -> int | None:
         key, _, value = part.partition("=")
         if key == "image_size":
             if not value.isdigit() or int(value) == 0:
-                raise UsageError(f"{where}: {part}: a number of pixels")
+                raise UsageError(f"{where}: {part}: expected a number of pixels")
             return int(value)
     return None
 
@@ -338,17 +280,16 @@ def _check_digits(cell: _Cell, where: str) -> None:
     if cell.digits is None:
         return
     printed = Decimal(cell.value or "0")
-    unit = Decimal(1).scaleb(_last(printed, cell.digits))
+    unit = Decimal(1).scaleb(printed.adjusted() - cell.digits + 1)
     if cell.digits > len(printed.as_tuple().digits) or printed % unit:
-        raise UsageError(f"{where}: {cell.value} has no {cell.digits} digits and zeros after them")
-
-
-def _last(printed: Decimal, digits: int) -> int:
-    return printed.adjusted() - digits + 1
+        raise UsageError(
+            f"{where}: digits={cell.digits} does not fit {cell.value}, whose further digits must "
+            "be zeros"
+        )
 
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:
-    """5-2 before 5-10."""
+    """A sort key that puts 5-2 before 5-10."""
     return [
         (part.isdigit(), int(part) if part.isdigit() else 0, part)
         for part in re.split(r"(\d+)", name)

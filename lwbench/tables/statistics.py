@@ -1,7 +1,6 @@
-"""What runs over several seeds show: mean and spread, intervals, differences to a baseline.
+"""Statistics over seeds: mean and standard deviation, intervals, comparisons with a baseline.
 
-Plain numbers in, plain words out. scipy is imported where it is needed: tables without runs do
-without it.
+scipy is imported where it is used, since it takes long and tables without runs do not need it.
 """
 
 import statistics
@@ -11,16 +10,19 @@ from functools import cached_property
 from math import comb, sqrt
 
 ALPHA = 0.05  # of every test and interval: 95 %
-MIN_RUNS = 3  # fewer runs a side, or pairs, show nothing: t at one degree of freedom is 12.7
-_NO_SPREAD = 1e-9  # percent points: what rounding leaves of equal values
+# Least number of runs on either side, or of pairs. With two runs the 97.5 % quantile of Student's t
+# (one degree of freedom) is 12.7, so that hardly any difference could be shown.
+MIN_RUNS = 3
+_NO_SPREAD = 1e-9  # percent points; floating-point error of the differences of equal values
 
 BETTER, WORSE = "better", "worse"
 NO_DIFFERENCE, TOO_FEW = "no difference shown", "too few runs"
+OUTCOMES = (BETTER, WORSE, NO_DIFFERENCE, TOO_FEW)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One figure by seed, in percent. Needs one value at least."""
+    """One accuracy or error rate by seed, in percent; at least one value."""
 
     values: Mapping[int, float]
 
@@ -54,6 +56,10 @@ class Sample:
         """
         return self._half_width(1 + 1 / self.n)
 
+    def __str__(self) -> str:
+        """`78.10 ± 0.31`."""
+        return f"{self.mean:.2f}" + ("" if self.sd is None else f" ± {self.sd:.2f}")
+
     def _half_width(self, variance: float) -> float | None:
         if self.sd is None:
             return None
@@ -64,19 +70,19 @@ class Sample:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row's difference to the baseline row, in percent points."""
+    """The difference of a row to the baseline row, in percent points."""
 
     difference: float  # of the means; over the pairs alone where seeds are paired
-    test: str | None  # paired | welch | permutation; None of too few runs
+    test: str | None  # paired | welch | permutation; None for too few runs
     p: float | None
-    holm: float | None  # p, corrected for the rows compared
-    word: str  # better | worse | no difference shown | too few runs
+    holm: float | None  # p, corrected for the number of rows compared
+    word: str  # one of OUTCOMES
 
 
 def comparisons(
     samples: Mapping[str, Sample], baseline: Sample, lower_is_better: bool = False
 ) -> dict[str, Comparison]:
-    """Every sample compared with the baseline: a family of tests, corrected together."""
+    """Compare every sample with the baseline: one family of tests, with p corrected together."""
     raw = {name: compare(sample, baseline) for name, sample in samples.items()}
     tested = {name: one.p for name, one in raw.items() if one.p is not None}
     corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
@@ -90,10 +96,10 @@ def comparisons(
 
 
 def compare(sample: Sample, baseline: Sample) -> Comparison:
-    """The difference and its p-value, uncorrected: the word stays that of too few runs.
+    """Compute the difference and its uncorrected p-value; `comparisons` sets the word.
 
-    Paired by seed where both have at least three seeds in common, Welch's test over all runs else.
-    Without any spread a t-test has no answer: an exact permutation test gives one.
+    A paired t-test where both have at least three seeds in common, else Welch's test over all runs.
+    A t-test is undefined for values without spread; an exact permutation test takes its place.
     """
     shared = sorted(set(sample.values) & set(baseline.values))
     if len(shared) >= MIN_RUNS:
@@ -106,7 +112,7 @@ def compare(sample: Sample, baseline: Sample) -> Comparison:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number (Holm 1979), in the order given."""
+    """Correct p-values for their number (Holm 1979); returned in the order given."""
     corrected = [0.0] * len(p_values)
     largest = 0.0
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
@@ -123,19 +129,21 @@ def _paired(differences: Sequence[float]) -> Comparison:
 
         p = float(ttest_1samp(differences, 0.0).pvalue)
         return Comparison(mean, "paired", p, None, TOO_FEW)
-    # equal differences: of all ways to choose their signs, two are as extreme
+    # equal differences: two of all 2**n choices of their signs are as extreme
     p = 1.0 if abs(mean) <= _NO_SPREAD else 2 / 2 ** len(differences)
     return Comparison(mean, "permutation", p, None, TOO_FEW)
 
 
 def _welch(sample: Sample, baseline: Sample, difference: float) -> Comparison:
-    if max(sample.sd or 0.0, baseline.sd or 0.0) > _NO_SPREAD:
+    deviations = sample.sd or 0.0, baseline.sd or 0.0
+    if max(deviations) > _NO_SPREAD:
         from scipy.stats import ttest_ind_from_stats
 
-        stats = [(one.mean, one.sd, one.n) for one in (sample, baseline)]
+        both = zip((sample, baseline), deviations, strict=True)
+        stats = [(one.mean, sd, one.n) for one, sd in both]
         p = float(ttest_ind_from_stats(*stats[0], *stats[1], equal_var=False).pvalue)
         return Comparison(difference, "welch", p, None, TOO_FEW)
-    # equal values on either side: of all ways to deal them, two at most are as extreme
+    # equal values on either side: at most two of all ways to divide them are as extreme
     ways = comb(sample.n + baseline.n, sample.n)
     p = 1.0 if abs(difference) <= _NO_SPREAD else min(1.0, 2 / ways)
     return Comparison(difference, "permutation", p, None, TOO_FEW)

@@ -1,61 +1,175 @@
-"""Which runs fill a table's accuracy cells: those of the very configuration that a row names.
+"""Decide which finished runs belong to which study, for `table`, `reproduce` and `report` alike.
 
-A study is the full one, or a cheaper one that overrides make of it; the two never mix.
+A study is one recipe for the runs of a table's accuracy cells: the document's own, or a cheaper one
+that overrides make of it (a reduced study). `Study.accepts` is the one rule; the two never mix.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from ..errors import UsageError
 from ..runs.provenance import revision_text
 from ..runs.records import Record, chosen
+from ..runs.runconfig import Overrides, RunConfig, is_identifying, override_key
 from ..runs.schema import Start
-from .published import Figure, Table
+from .table import Figure, Table
 
-Train = tuple[str, ...]  # overrides of `train` that a cell's run is made with
+Train = Overrides  # those of `train` that make a cell's full run
 
-# Images of the whole sets, training and test: a run of a sample has the identity of a full one
+# number of images of the published sets, training and test together
 SIZES = {"cifar10": 60_000, "cifar100": 60_000, "caltech256": 29_780, "imagenet": 1_331_167}
+
+
+class Identities(NamedTuple):
+    """The identities of a cell's run: in the study, and by the document's own recipe."""
+
+    asked: str
+    full: str
 
 
 @dataclass(frozen=True)
 class Study:
-    """Finished runs, and the identity of the run that each cell asks for."""
+    """The finished runs of one recipe, and which of them each accuracy cell takes."""
 
-    identities: Mapping[Train, str] = field(default_factory=dict)
-    full: Mapping[Train, str] = field(default_factory=dict)  # the same without overrides
-    overrides: tuple[str, ...] = ()
-    select: str = "final"  # or best
-    records: Mapping[str, Sequence[Record]] = field(default_factory=dict)  # by identity
+    overrides: Overrides = ()  # of a reduced study, those that can change the result
+    select: str = "final"  # or best: the epoch whose accuracy counts
+    identities: dict[Train, Identities] = field(default_factory=dict)
+    records: dict[str, list[Record]] = field(default_factory=dict)  # by identity
 
-    def reduced(self, figure: Figure) -> bool:
-        """Whether the overrides make another run of the cell's than the document's."""
-        train = figure.train or ()
-        return self.identities.get(train) != self.full.get(train)
+    def is_reduced(self, figure: Figure) -> bool:
+        """Whether the overrides change the run that the document's recipe gives for the cell."""
+        found = self.identities.get(figure.train or ())
+        return found is not None and found.asked != found.full
 
-    def runs(self, figure: Figure) -> tuple[Record, ...]:
-        """The cell's runs by seed: one a seed, all of one precision and of the same images.
+    def found(self, figure: Figure) -> Sequence[Record]:
+        """All runs of the cell's configuration, accepted or not."""
+        identities = self.identities.get(figure.train or ())
+        return self.records.get(identities.asked, ()) if identities else ()
 
-        Of several precisions that with most seeds, fp32 if equal. A run of a part of a published
-        data set fills no cell that has a published number, unless the study is reduced anyway.
+    def accepts(self, figure: Figure, record: Record) -> bool:
+        """Whether a run may fill a cell: by its identity, and by the images it was made with.
+
+        The identity does not depend on how many images there are. A run on a part of a published
+        data set therefore fills no published cell, except in a study that is reduced anyway.
         """
-        found = self.records.get(self.identities.get(figure.train or (), ""), ())
-        if figure.value is not None and not self.reduced(figure):
-            found = [record for record in found if is_whole(record)]
-        groups: dict[tuple[str, str], list[Record]] = {}
-        for record in found:
-            groups.setdefault((record.result.precision, images(record)), []).append(record)
-        complete = [chosen(group) for group in groups.values()]
-        best = max(complete, key=_rank, default=[])
-        return tuple(sorted(best, key=lambda record: record.result.seed))
+        identities = self.identities.get(figure.train or ())
+        if identities is None or record.result.identity != identities.asked:
+            return False
+        return figure.value is None or self.is_reduced(figure) or is_complete(record)
+
+    def refused(self, tables: Iterable[Table]) -> list[Record]:
+        """Runs of the cells' configurations that no cell accepts."""
+        figures = [figure for table in tables for figure in table.figures]
+        runs = {record.run.path: record for figure in figures for record in self.found(figure)}
+        return [r for r in runs.values() if not any(self.accepts(f, r) for f in figures)]
+
+    def runs(self, figure: Figure) -> list[Record]:
+        """The runs that fill the cell: see `comparable`."""
+        return comparable(r for r in self.found(figure) if self.accepts(figure, r))
 
 
-def requests(tables: Iterable[Table], extra: Sequence[str]) -> list[Train]:
+def requests(tables: Iterable[Table], extra: Sequence[str] = ()) -> list[Train]:
     """The runs behind the tables' accuracy cells, without seeds, each once.
 
     `extra`: overrides of every run.
     """
     trained = (figure.train for table in tables for figure in table.figures)
     return list(dict.fromkeys((*train, *extra) for train in trained if train is not None))
+
+
+def asked(
+    tables: Iterable[Table],
+    overrides: Sequence[str],
+    configs: Mapping[Train, RunConfig],
+    found: Iterable[Record],
+    select: str = "final",
+) -> Study:
+    """The study that overrides make of the tables' own recipes; without overrides the full one.
+
+    `configs`: those of every cell's run, with and without the overrides. Cells whose run is not
+    among them stay without runs.
+    """
+    identities = {
+        train: Identities(configs[(*train, *overrides)].identity, configs[train].identity)
+        for train in requests(tables)
+        if train in configs
+    }
+    effective = tuple(o for o in overrides if is_identifying(override_key(o)))
+    return Study(effective, select, identities, by_identity(found))
+
+
+def all_studies(
+    tables: Iterable[Table],
+    configs: Mapping[Train, RunConfig],
+    found: Iterable[Record],
+    select: str = "final",
+) -> tuple[list[tuple[Table, Study]], list[Record]]:
+    """Every study that the runs belong to, with its table, and the runs of no table.
+
+    A run belongs to a table's study where its data set and network are those of a cell. The other
+    keys in which it differs from the cell's full run (`epochs=10`) are the study's overrides. Of
+    several tables, a run belongs to those from whose recipe it differs least.
+    """
+    places: dict[tuple[str, str], list[tuple[Table, Train, RunConfig]]] = {}
+    for table in tables:
+        for train in requests([table]):
+            names = configs[train].data_name, configs[train].model_name
+            places.setdefault(names, []).append((table, train, configs[train]))
+    studies: dict[tuple[str, Overrides], tuple[Table, Study]] = {}
+    others = []
+    for (data, model, identity), runs in _by_configuration(found).items():
+        nearest = _nearest(runs[0], places.get((data, model), []))
+        for (table, train, full), overrides in nearest:
+            new = Study(overrides, select, {}, {})
+            _, study = studies.setdefault((table.name, overrides), (table, new))
+            study.identities[train] = Identities(identity, full.identity)
+            study.records[identity] = runs
+        others += [] if nearest else runs
+    return list(studies.values()), others
+
+
+def _by_configuration(found: Iterable[Record]) -> dict[tuple[str, str, str], list[Record]]:
+    """The records of every data set, network and identity."""
+    groups: dict[tuple[str, str, str], list[Record]] = {}
+    for record in found:
+        result = record.result
+        groups.setdefault((result.data, result.model, result.identity), []).append(record)
+    return groups
+
+
+def _nearest(
+    record: Record, places: Iterable[tuple[Table, Train, RunConfig]]
+) -> list[tuple[tuple[Table, Train, RunConfig], Overrides]]:
+    """The places from which the run differs least, each with the overrides that it differs by."""
+    try:
+        config = record.config
+        if config.identity != record.result.identity:
+            return []
+    except (UsageError, TypeError, ValueError, RecursionError):
+        return []  # a damaged configuration says nothing about where the run belongs
+    differing = [(place, config.differences(place[2])) for place in places]
+    # a run of another network is not a reduced run of this one
+    same = [(p, keys) for p, keys in differing if not any(k.startswith("model.") for k in keys)]
+    least = min((len(keys) for _, keys in same), default=0)
+    return [(place, config.written(keys)) for place, keys in same if len(keys) == least]
+
+
+def comparable(found: Iterable[Record]) -> list[Record]:
+    """One run per seed, by seed, all of one precision and trained on the same images.
+
+    Of several such groups, the one with most seeds; if equal, the one on the complete data set,
+    then the one in fp32.
+    """
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in found:
+        groups.setdefault((record.result.precision, images(record)), []).append(record)
+    best = max(map(chosen, groups.values()), key=_rank, default=[])
+    return sorted(best, key=lambda record: record.result.seed)
+
+
+def _rank(runs: Sequence[Record]) -> tuple[int, bool, bool]:
+    return len(runs), is_complete(runs[0]), runs[0].result.precision == "fp32"
 
 
 def by_identity(records: Iterable[Record]) -> dict[str, list[Record]]:
@@ -66,12 +180,15 @@ def by_identity(records: Iterable[Record]) -> dict[str, list[Record]]:
     return found
 
 
+# --- what a run was made with -------------------------------------------------------------------
+
+
 def images(record: Record) -> str:
-    """The digest of the run's images; "" where its environment is not recorded."""
+    """The digest of the run's images; "" where it is not recorded."""
     return record.data.digest or ""
 
 
-def is_whole(record: Record) -> bool:
+def is_complete(record: Record) -> bool:
     """False for a run that is known to be of a part of a published data set."""
     total = SIZES.get(record.result.data)
     train, test = record.data.train_size, record.data.test_size
@@ -89,7 +206,7 @@ def hardware(records: Iterable[Record]) -> list[str]:
 
 
 def revisions(records: Iterable[Record]) -> list[str]:
-    """The code that made the runs: short git revisions, `+` where it was changed, or versions."""
+    """The code that made the runs: short git revisions, `+` if modified, or version numbers."""
     starts = (start for record in records for start in record.environment.trained or (Start(),))
     return list(dict.fromkeys(map(_revision, starts)))
 
@@ -97,7 +214,3 @@ def revisions(records: Iterable[Record]) -> list[str]:
 def _revision(start: Start) -> str:
     version = start.versions.get("lwbench")
     return revision_text(start) or (f"version {version}" if version else "unknown")
-
-
-def _rank(runs: Sequence[Record]) -> tuple[int, bool, bool]:
-    return len(runs), is_whole(runs[0]), runs[0].result.precision == "fp32"
