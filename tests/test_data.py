@@ -272,13 +272,13 @@ def test_classes_that_differ_between_splits_are_named(tmp_path):
     tree(tmp_path, splits=("train",), classes=("ant", "bee", "cow"))
     tree(tmp_path, splits=("test",), classes=("ant", "bee", "dog"))
     for name in ("cifar10", "folder"):
-        with pytest.raises(UsageError, match=r"differ in their classes: only .*train has cow"):
+        with pytest.raises(UsageError, match=r"differ in their classes: only .*test has class dog"):
             build(name, root=str(tmp_path))
 
 
 def test_an_empty_class_folder_is_named(tmp_path):
     (tree(tmp_path) / "train" / "zebra").mkdir()
-    with pytest.raises(UsageError, match=r"train/zebra: no images"):
+    with pytest.raises(UsageError, match=r"train: no images to train on in class zebra"):
         build("folder", root=str(tmp_path))
 
 
@@ -327,9 +327,17 @@ def test_a_tree_of_classes_is_split_by_split_seed_alone(tmp_path):
     assert not set(one.train.paths) & set(one.test.paths)
 
 
-def test_a_class_of_one_image_cannot_be_split(tmp_path):
+def test_a_class_of_one_image_is_trained_on_and_said_to_be_untested(tmp_path):
     tree(tmp_path, splits=(), classes=("ant",), count=1)
-    with pytest.raises(UsageError, match="ant: one image cannot be split"):
+    tree(tmp_path, splits=(), classes=("bee", "cow"), count=2)
+    found = build("folder", root=str(tmp_path))
+    assert found.train.labels.tolist() == [0, 1, 2] and found.test.labels.tolist() == [1, 2]
+    assert any("no images to test on in class ant" in note for note in found.notes)
+
+
+def test_a_set_without_a_single_image_to_test_on_is_refused(tmp_path):
+    tree(tmp_path, splits=(), classes=("ant", "bee"), count=1)
+    with pytest.raises(UsageError, match="no images to test on"):
         build("folder", root=str(tmp_path))
 
 

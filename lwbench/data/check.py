@@ -1,7 +1,9 @@
 """`lwbench check`: decode every image of a data set and report what is wrong with it."""
 
+import hashlib
+import os
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +15,14 @@ from ..errors import shown
 from ..logs import CountProgress, console
 from ..registry import DATASETS, validated
 from ..runs.machine import usable_cores
-from .decode import BadImage, decode, pixel_hash
+from .content import Hashed, Image, twins
+from .decode import BadImage, decode, pixel_hash, short
 from .source import Dataset, Split
-from .tree import Listing, some
+from .splits import examined_classes
+from .tree import Listing
 from .workers import Found, examined
 
-PARTS = ("train", "test")
-MOST = 20  # duplicates that are named; unreadable files are all named
+MOST = 20  # pairs of equal images that are named; unreadable files are all named
 
 
 class Options:
@@ -31,155 +34,166 @@ class Options:
 
 @dataclass(frozen=True)
 class Part:
-    """One split to examine: `examine` hashes all images, `image` opens row i, `name` names it."""
+    """One split to examine: `examine` yields the hashes of all images, `image` decodes a row."""
 
-    class_names: Sequence[str]
-    labels: Sequence[int]
+    listing: Listing
     examine: Callable[[], Iterator[list[Found]]]
     image: Callable[[int], torch.Tensor]
-    name: Callable[[int], str]
+
+    def name(self, row: int) -> str:
+        """Name an image with its class."""
+        label = self.listing.class_names[self.listing.labels[row]]
+        return f"{shown(self.listing.paths[row])} (class {shown(label)})"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Report:
-    """What was found in one split; of the pixels only a hash per image is kept."""
+    """What was found in one split: a hash of each readable image, and the unreadable files."""
 
     part: Part
     hashes: np.ndarray
     bad: dict[int, str]
 
-    def per_class(self) -> list[int]:
-        """Return the number of readable images of each class."""
-        good = np.delete(np.asarray(self.part.labels, dtype=np.int64), list(self.bad))
-        return np.bincount(good, minlength=len(self.part.class_names)).tolist()
+    @property
+    def good(self) -> Listing:
+        """The listing without unreadable files."""
+        return self.part.listing.without(self.bad)
 
 
 def check(config: dict[str, Any]) -> int:
     """Decode a whole data set; return 1 where something is wrong with it, else 0.
 
-    Reported are unreadable files, test images that have the same pixels as a training image,
-    classes without images and classes that only one split has. Raises UsageError where there is no
-    data set.
+    Problems are unreadable files, equal images in two classes, test images that are trained on,
+    and classes that cannot be trained or tested on. What is passed over is only mentioned. Raises
+    UsageError where there is no data set.
     """
     keys = {key: value for key, value in config.items() if key != "data"}
     options = Options(**validated(Options, keys, ""))
-    parts = _parts(config["data"], options.workers)
-    with CountProgress(sum(len(part.labels) for part in parts.values()), "images") as progress:
-        reports = {name: _examined(part, progress) for name, part in parts.items()}
-    screen = console()
-    problems = []
-    for name, report in reports.items():
-        problems += _bad(name, report)
-        screen.print(_balance(name, report))
-    problems += _class_faults(reports) + _duplicates(reports["train"], reports["test"])
-    for line in problems:
-        screen.print(line)
+    train_part, test_part, notes = _parts(config["data"], options.workers)
+    images = len(train_part.listing.paths) + len(test_part.listing.paths)
+    with CountProgress(images, "images") as progress:
+        train, test = (_examined(part, progress) for part in (train_part, test_part))
+    splits = examined_classes(train.good, test.good, notes)
+    repeated, pairs = _equal_images(train, test)
+    lines = [_balance(name, listing) for name, listing in splits.parts if listing.class_names]
+    lines += [f"note: {note}" for note in (*splits.notes, *repeated)]
+    problems = _bad(train) + _bad(test) + [" ".join(f.split("\n")) for f in splits.faults] + pairs
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-    screen.print(count if problems else "nothing wrong")
+    screen = console()
+    for line in (*lines, *problems, count if problems else "nothing wrong"):
+        screen.print(line)
     return 1 if problems else 0
 
 
-def _parts(config: dict[str, Any], workers: int) -> dict[str, Part]:
+def _parts(config: dict[str, Any], workers: int) -> tuple[Part, Part, tuple[str, ...]]:
     arguments = {k: v for k, v in config.items() if k not in ("recipe", "augment")}
     dataset: Dataset = DATASETS.build(arguments)
-    if splits := dataset.listings():
-        return {name: _of_files(part, workers) for name, part in zip(PARTS, splits, strict=True)}
+    if splits := dataset.splits():
+        return (
+            _of_files(splits.train, workers),
+            _of_files(splits.test, workers),
+            splits.layout_notes,
+        )
     source = dataset.load(config["recipe"]["image_size"])
     names = source.class_names
-    return {
-        "train": _of_pixels(source.train, "train", names),
-        "test": _of_pixels(source.test, "test", names),
-    }
+    return _of_pixels("train", source.train, names), _of_pixels("test", source.test, names), ()
 
 
 def _of_files(listing: Listing, workers: int) -> Part:
     return Part(
-        listing.class_names,
-        listing.labels,
+        listing,
         examine=lambda: examined(listing.paths, workers),
         image=lambda row: decode(listing.paths[row]),
-        name=lambda row: shown(listing.paths[row]),
     )
 
 
-def _of_pixels(split: Split, name: str, class_names: list[str]) -> Part:
+def _of_pixels(part: str, split: Split, class_names: list[str]) -> Part:
     assert split.images is not None, "a set without files is in memory"
     images = split.images.permute(0, 3, 1, 2)
+    names = [f"{part} image {row}" for row in range(len(images))]
+    sizes = [image.nbytes for image in images]
     return Part(
-        class_names,
-        split.labels.tolist(),
+        Listing(part, class_names, names, split.labels.tolist(), sizes, ""),
         examine=lambda: ([pixel_hash(image)] for image in images),
         image=lambda row: images[row],
-        name=lambda row: f"{name} image {row} of class {shown(class_names[split.labels[row]])}",
     )
 
 
 def _examined(part: Part, progress: CountProgress) -> Report:
-    report = Report(part, np.zeros(len(part.labels), dtype=np.int64), {})
+    hashes = np.zeros(len(part.listing.paths), dtype=np.int64)
+    bad: dict[int, str] = {}
     row = 0
     for batch in part.examine():
         for found in batch:
             if isinstance(found, str):
-                report.bad[row] = found
+                bad[row] = found
             else:
-                report.hashes[row] = found
+                hashes[row] = found
             row += 1
         progress.more(len(batch))
-    return report
+    return Report(part, hashes, bad)
 
 
-def _balance(name: str, report: Report) -> str:
-    counts = report.per_class()
+def _balance(name: str, listing: Listing) -> str:
+    counts = listing.per_class()
     return (
         f"{name:<6}{sum(counts):,} images in {len(counts):,} classes, a class has "
         f"{min(counts):,} to {max(counts):,} of them, the median {statistics.median(counts):,g}"
     )
 
 
-def _bad(name: str, report: Report) -> list[str]:
-    return [f"bad file: {report.part.name(row)} ({reason})" for row, reason in report.bad.items()]
+def _bad(report: Report) -> list[str]:
+    paths = report.part.listing.paths
+    lines = [f"bad file: {shown(paths[row])} ({reason})" for row, reason in report.bad.items()]
+    # what is not among the files, such as a link to a class folder that is gone
+    others = report.part.listing.faults.keys() - {paths[row] for row in report.bad}
+    return lines + [f"bad file: {report.part.listing.faults[path]}" for path in sorted(others)]
 
 
-def _classes(count: int) -> str:
-    return f"{count} class{'es' if count > 1 else ''}"
+def _equal_images(train: Report, test: Report) -> tuple[list[str], list[str]]:
+    """Return notes on images that a class repeats, and problems with other equal images.
+
+    Hashes choose the candidates, the pixels decide.
+    """
+    parts = (train.part, test.part)
+    found = twins(_hashed(train), _hashed(test))
+    kinds = [
+        [pair for pair in pairs if _same_pixels(*pair, parts)]
+        for pairs in (found.contradictory, found.leaked, found.repeated)
+    ]
+    contradictory, leaked, repeated = (
+        [" has the pixels of ".join(parts[w].name(row) for w, row in pair) for pair in pairs]
+        for pairs in kinds
+    )
+    problems = [
+        *_listed("contradictory labels", contradictory, "are equal to one of another class"),
+        *_listed("duplicate", leaked, "of test are in train, too"),
+    ]
+    if not repeated:
+        return [], problems
+    what = "1 image is" if len(repeated) == 1 else f"{len(repeated):,} images are"
+    return [f"{what} repeated in a class ({repeated[0]})"], problems
 
 
-def _class_faults(reports: dict[str, Report]) -> list[str]:
-    lines = []
-    names = {name: report.part.class_names for name, report in reports.items()}
-    for name, report in reports.items():
-        counts = dict(zip(names[name], report.per_class(), strict=True))
-        if empty := [label for label, count in counts.items() if not count]:
-            lines.append(f"no images: {name} has {_classes(len(empty))} without: {some(empty)}")
-        other = PARTS[name == "train"]
-        if only := sorted(set(names[name]) - set(names[other])):
-            lines.append(f"classes differ: only {name} has {some(only)}")
-    return lines
+def _listed(kind: str, pairs: list[str], what: str) -> list[str]:
+    lines = [f"{kind}: {pair}" for pair in pairs[:MOST]]
+    more = len(pairs) - MOST
+    return [*lines, f"{kind}: {more:,} more images {what}"] if more > 0 else lines
 
 
-def _duplicates(train: Report, test: Report) -> list[str]:
-    """Images that are in both splits. Hashes choose the candidates, the pixels decide."""
-    lines: list[str] = []
-    more = 0
-    rows = _by_hash(train, np.intersect1d(train.hashes, test.hashes))
-    for row in np.flatnonzero(np.isin(test.hashes, list(rows))).tolist():
-        twin = rows[int(test.hashes[row])]
-        if row in test.bad or not _same_pixels(test.part, row, train.part, twin):
-            continue
-        if len(lines) == MOST:
-            more += 1
-            continue
-        lines.append(f"duplicate: {test.part.name(row)} has the pixels of {train.part.name(twin)}")
-    return lines + ([f"duplicate: {more} more images of test are in train, too"] if more else [])
+def _hashed(report: Report) -> Hashed:
+    hashes = report.hashes.copy()
+    # hashes of images are not negative: an unreadable file, named by its path, equals no image
+    for row in report.bad:
+        name = os.fsencode(report.part.listing.paths[row])
+        hashes[row] = -1 - short(hashlib.sha256(name).digest())
+    labels = np.asarray(report.part.listing.labels, dtype=np.int64)
+    return Hashed(labels, hashes, report.part.name)
 
 
-def _by_hash(report: Report, wanted: np.ndarray) -> dict[int, int]:
-    rows = np.flatnonzero(np.isin(report.hashes, wanted)).tolist()
-    return {int(report.hashes[row]): row for row in reversed(rows) if row not in report.bad}
-
-
-def _same_pixels(part: Part, row: int, other: Part, twin: int) -> bool:
+def _same_pixels(image: Image, twin: Image, parts: tuple[Part, Part]) -> bool:
     try:
-        return torch.equal(part.image(row), other.image(twin))
+        pixels, others = (parts[which].image(row) for which, row in (image, twin))
     except BadImage:  # removed or damaged since it was examined
         return False
+    return torch.equal(pixels, others)

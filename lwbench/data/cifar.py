@@ -7,6 +7,7 @@ CIFAR-100 with its fine labels.
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,18 @@ from ..paths import data_home
 from ..registry import DATASETS
 from ..runs.machine import usable_cores
 from .cache import Arrays, cached_arrays
+from .content import hashed_arrays, twin_notes
 from .decode import decode
 from .download import download_once
+from .layout import first_with, require_root
 from .source import Dataset, Source, canonical, resident_source
-from .tree import Listing, Splits, first_with, require_root, require_sound, scan_splits
+from .splits import Splits, matched
+from .tree import Listing, scan
 from .workers import Paths, batched, in_threads
 
 SIDE = 32
 SPLITS = ("train", "test")
+ClassesAndArrays = tuple[list[str], Arrays]
 
 
 @dataclass(frozen=True)
@@ -75,10 +80,17 @@ class Cifar(Dataset):
     root: str | None = None
     cache: str | None = None
 
-    def listings(self) -> Splits | None:
-        """List the files of image folders; None for the archive. See `Dataset.listings`."""
+    def splits(self) -> Splits | None:
+        """List the files of image folders; None for the archive. See `Dataset.splits`."""
         folders = first_with(self._place(), [Path("."), Path(self.name)], SPLITS)
-        return scan_splits(folders, *SPLITS) if folders else None
+        return matched(scan(folders / "train"), scan(folders / "test")) if folders else None
+
+    def fingerprint(self) -> str | None:
+        """Hash paths, sizes and times of the image files or the archive's files."""
+        if splits := self.splits():
+            return splits.fingerprint
+        unpacked = self._unpacked()
+        return _archive_fingerprint(ARCHIVES[self.name], unpacked) if unpacked else None
 
     def load(self, image_size: int) -> Source:
         """Read the images, see `Dataset.load`; batches are resized to `image_size` on the device.
@@ -86,19 +98,24 @@ class Cifar(Dataset):
         Raises UsageError where `root` is missing or holds neither layout, for an image that is
         unreadable or not 32 px, and where the download fails.
         """
-        if splits := self.listings():
-            require_sound(splits)
-            return self._cached(*_of_folders(splits))
-        archive, place = ARCHIVES[self.name], self._place()
-        unpacked = first_with(place, [Path("."), Path(self.name)], (archive.folder,))
+        if splits := self.splits():
+            splits.require_sound()
+            make = partial(_of_folders, splits)
+            return self._cached(splits.fingerprint, make, splits.notes)
+        archive, unpacked = ARCHIVES[self.name], self._unpacked()
         if unpacked is None and self.root is not None:
             raise UsageError(
                 f"data.root={shown(self.root)}: no {self.name} in it; expected {layout(self.name)}"
             )
         if unpacked is None:
-            download(self.name, place)
-            unpacked = place
-        return self._cached(*_of_archive(archive, unpacked))
+            unpacked = data_home() / self.name
+            download(self.name, unpacked)
+        fingerprint = _archive_fingerprint(archive, unpacked)
+        return self._cached(fingerprint, partial(_of_archive, archive, unpacked))
+
+    def _unpacked(self) -> Path | None:
+        folders = (ARCHIVES[self.name].folder,)
+        return first_with(self._place(), [Path("."), Path(self.name)], folders)
 
     def _place(self) -> Path:
         """The folder where the set is looked for; it exists where the user named it."""
@@ -108,10 +125,23 @@ class Cifar(Dataset):
         hint = f"leave data.root out to download {self.name} to {home}"
         return require_root(self.root, self.name, layout(self.name), hint)
 
-    def _cached(self, fingerprint: str, make: Callable[[], tuple[list[str], Arrays]]) -> Source:
+    def _cached(
+        self, fingerprint: str, make: Callable[[], ClassesAndArrays], notes: tuple[str, ...] = ()
+    ) -> Source:
         class_names, arrays, digest = cached_arrays(self.name, fingerprint, self.cache, make)
-        classes = ARCHIVES[self.name].classes
-        return resident_source(self.name, class_names, arrays, classes, digest)
+        train, test = (
+            hashed_arrays(part, arrays[f"{part}_images"], arrays[f"{part}_labels"])
+            for part in SPLITS
+        )
+        return resident_source(
+            self.name,
+            class_names,
+            arrays,
+            published_classes=ARCHIVES[self.name].classes,
+            digest=digest,
+            fingerprint=fingerprint,
+            notes=(*notes, *twin_notes((train, test))),
+        )
 
 
 def layout(name: str) -> str:
@@ -135,51 +165,44 @@ def download(name: str, place: Path) -> None:
     )
 
 
-# For either layout: the fingerprint of the files, and a function that decodes them.
-
-
-def _of_archive(
-    archive: Archive, place: Path
-) -> tuple[str, Callable[[], tuple[list[str], Arrays]]]:
+def _archive_fingerprint(archive: Archive, place: Path) -> str:
+    """Hash names, sizes and times of the archive's files. Raises UsageError for a missing one."""
     files = [place / archive.folder / file for file in archive.files]
     if missing := [file for file in files if not file.is_file()]:
         raise UsageError(
-            f"{missing[0]}: missing; move {missing[0].parent} away to have it downloaded again"
+            f"{shown(missing[0])}: missing; move {shown(missing[0].parent)} away to have it "
+            "downloaded again"
         )
     stats = [file.stat() for file in files]
     facts = [(f.name, s.st_size, s.st_mtime_ns) for f, s in zip(files, stats, strict=True)]
-
-    def make() -> tuple[list[str], Arrays]:
-        from torchvision import datasets
-
-        arrays: Arrays = {}
-        for split in SPLITS:
-            try:
-                # torchvision compares the files' md5 with the official ones
-                loaded = getattr(datasets, archive.dataset)(str(place), train=split == "train")
-            except RuntimeError:
-                raise UsageError(
-                    f"{place / archive.folder}: a file does not match its checksum\n"
-                    "move the folder away, and unpack or download the archive again"
-                ) from None
-            images, labels = canonical(loaded.data, np.array(loaded.targets))
-            arrays |= {f"{split}_images": images, f"{split}_labels": labels}
-        return list(loaded.classes), arrays
-
-    return hashlib.sha256(repr(facts).encode()).hexdigest(), make
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
-def _of_folders(splits: Splits) -> tuple[str, Callable[[], tuple[list[str], Arrays]]]:
-    # sorting by content makes the order independent of how the files are named
-    def make() -> tuple[list[str], Arrays]:
-        arrays: Arrays = {}
-        for split, listing in zip(SPLITS, splits, strict=True):
-            images, labels = canonical(decode_all(listing), np.array(listing.labels))
-            arrays |= {f"{split}_images": images, f"{split}_labels": labels}
-        return splits[0].class_names, arrays
+def _of_archive(archive: Archive, place: Path) -> ClassesAndArrays:
+    from torchvision import datasets
 
-    fingerprints = "".join(listing.fingerprint for listing in splits)
-    return hashlib.sha256(fingerprints.encode()).hexdigest(), make
+    arrays: Arrays = {}
+    for split in SPLITS:
+        try:
+            # torchvision compares the files' md5 with the official ones
+            loaded = getattr(datasets, archive.dataset)(str(place), train=split == "train")
+        except RuntimeError:
+            raise UsageError(
+                f"{shown(place / archive.folder)}: a file does not match its checksum\n"
+                "move the folder away, and unpack or download the archive again"
+            ) from None
+        images, labels = canonical(loaded.data, np.array(loaded.targets))
+        arrays |= {f"{split}_images": images, f"{split}_labels": labels}
+    return list(loaded.classes), arrays
+
+
+def _of_folders(splits: Splits) -> ClassesAndArrays:
+    arrays: Arrays = {}
+    for split, listing in splits.parts:
+        # sorting by content makes the order independent of how the files are named
+        images, labels = canonical(decode_all(listing), np.array(listing.labels))
+        arrays |= {f"{split}_images": images, f"{split}_labels": labels}
+    return splits.train.class_names, arrays
 
 
 def decode_all(listing: Listing) -> np.ndarray:

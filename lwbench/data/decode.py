@@ -6,11 +6,11 @@ read as plain 8-bit RGB or grey (palettes, alpha, 16 bits, CMYK, other formats) 
 Of several frames the first is taken, alpha is dropped, and EXIF orientation is applied.
 """
 
+import hashlib
 import os
 import re
 import stat
 import warnings
-import zlib
 from collections.abc import Callable
 from functools import cache, partial
 from io import BytesIO
@@ -23,9 +23,6 @@ from torch import Tensor
 
 from ..errors import UsageError, shown
 
-SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-)
 UNREAD = "cannot be read"  # how the reason begins where the system refused to open the file
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 
@@ -44,12 +41,17 @@ class BadImage(UsageError):
 def decode(path: Path | str) -> Tensor:
     """Decode a file to (3, H, W) uint8. Raises BadImage naming an unreadable file."""
     try:
-        # reading a named pipe would block for ever, reading a device would fill the memory
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise ValueError("not a regular file")
-        return decode_bytes(Path(path).read_bytes())
+        return decode_bytes(read_file(path))
     except Exception as error:  # decoders raise nearly anything on damaged input
         raise BadImage(path, reason_of(error)) from None
+
+
+def read_file(path: Path | str) -> bytes:
+    """Read a regular file. Raises OSError, or ValueError for anything else."""
+    # reading a named pipe would block for ever, reading a device would fill the memory
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError("not a regular file")
+    return Path(path).read_bytes()
 
 
 def reason_of(error: Exception) -> str:
@@ -148,10 +150,13 @@ def fit_square(image: Tensor, side: int) -> Tensor:
 
 
 def pixel_hash(image: Tensor) -> int:
-    """Return 63 bits of an image's size and pixels, (3, H, W) uint8; equal images have equal ones.
+    """Hash size and pixels of an image, (3, H, W) uint8, to 63 bits."""
+    pixels = image.permute(1, 2, 0).contiguous().numpy()
+    digest = hashlib.sha256(str(pixels.shape).encode())
+    digest.update(pixels.data)
+    return short(digest.digest())
 
-    A checksum, not a digest: it chooses candidates for a comparison of pixels.
-    """
-    height, width = image.shape[1:]
-    checksum = zlib.crc32(image.permute(1, 2, 0).contiguous().numpy().data)
-    return checksum << 31 | (height << 16 ^ width) % 2**31
+
+def short(digest: bytes) -> int:
+    """Return the first 63 bits of a digest, which fit into an int64."""
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -6,6 +6,7 @@ E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits, UCI machine l
 
 import gzip
 import importlib.util
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,12 @@ class Digits(Dataset):
 
     name = "digits"
 
-    def listings(self) -> None:
+    def splits(self) -> None:
         """Return None: there are no image files."""
+
+    def fingerprint(self) -> str:
+        """Return the version of scikit-learn, which the images come with."""
+        return f"scikit-learn {version('scikit-learn')}"
 
     def load(self, image_size: int) -> Source:
         """Read the digits, see `Dataset.load`; batches are resized to `image_size` on the device.
@@ -56,7 +61,9 @@ class Digits(Dataset):
             "test_labels": labels[out],
         }
         class_names = [str(n) for n in range(10)]
-        return resident_source("digits", class_names, arrays, published_classes=10)
+        return resident_source(
+            "digits", class_names, arrays, published_classes=10, fingerprint=self.fingerprint()
+        )
 
 
 def _read() -> tuple[np.ndarray, np.ndarray]:

@@ -11,23 +11,15 @@ from ..errors import UsageError, shown
 from ..paths import data_home
 from ..registry import DATASETS
 from .download import download_once
+from .layout import LAYOUT, find_splits, first_with, require_root
+from .splits import Splits, matched, split_by_class
 from .streamed import ImageFiles, OnBadImage, Share
-from .tree import (
-    Splits,
-    first_with,
-    is_folder,
-    require_root,
-    scan,
-    scan_splits,
-    split_listing,
-)
+from .tree import scan
 
 # a name is part of paths: no separators, no control characters, neither "." nor ".."
 Name = Annotated[str, Field(pattern=r"^\.?[^/.\x00-\x1f][^/\x00-\x1f]*$")]
 
 HELD_OUT = 8  # one in eight images of a class is for validation where a set has no test images
-
-LAYOUT = "{train,test}/<class>/<image>, {train,val}/<class>/<image> or <class>/<image>"
 
 
 @DATASETS.register
@@ -42,7 +34,8 @@ def folder(
 ) -> ImageFiles:
     """Any folder of images, streamed. `root`: see LAYOUT; `name`: in paths and tables, else root's.
 
-    Without a test or val folder, 1/8 of each class, drawn by `split_seed`, is for validation.
+    Without a folder test, val or valid, 1/8 of each class, drawn by `split_seed`, is for
+    validation.
     `cache`, `crop`, `on_bad_image`: see `ImageFiles`.
     """
     return ImageFiles(
@@ -58,14 +51,7 @@ def _folder_splits(root: str | None, split_seed: int) -> Splits:
     if root is None:
         raise UsageError(f"data=folder needs data.root=<folder>, laid out as {LAYOUT}")
     place = require_root(root, "data=folder", LAYOUT, "give the folder of your images")
-    held = [other for other in ("test", "val") if is_folder(place / other)]
-    trained = is_folder(place / "train")
-    if trained and held:
-        return scan_splits(place, "train", held[0])
-    if trained or held:
-        found = "train" if trained else held[0]
-        raise UsageError(f"{shown(place)}: a folder {found}, and no other split; expected {LAYOUT}")
-    return split_listing(scan(place), HELD_OUT, split_seed)
+    return find_splits(place, HELD_OUT, split_seed)
 
 
 IMAGENET = "{train,val}/<wnid>/*.JPEG (about 145 GB)"
@@ -105,7 +91,7 @@ def _imagenet_splits(root: str | None) -> Splits:
     tree = first_with(place, [Path("."), Path("imagenet")], ("train", "val"))
     if tree is None:
         raise UsageError(f"{shown(place)}: no imagenet in it; expected {IMAGENET}\n{IMAGENET_HOW}")
-    return scan_splits(tree, "train", "val")
+    return matched(scan(tree / "train"), scan(tree / "val"))
 
 
 CALTECH = "256_ObjectCategories"
@@ -134,6 +120,7 @@ def caltech256(
     return ImageFiles(
         "caltech256",
         partial(_caltech_splits, root, split_seed),
+        download=_download_caltech,
         crop=crop,
         cache=cache,
         on_bad_image=on_bad_image,
@@ -142,7 +129,7 @@ def caltech256(
     )
 
 
-def _caltech_splits(root: str | None, split_seed: int) -> Splits:
+def _caltech_splits(root: str | None, split_seed: int) -> Splits | None:
     layout = f"{CALTECH}/<class>/*.jpg ({CALTECH_SIZE})"
     if root is None:
         place = data_home() / "caltech256"
@@ -152,10 +139,7 @@ def _caltech_splits(root: str | None, split_seed: int) -> Splits:
     tree = place if place.name == CALTECH else _find_caltech(place)
     if tree is None and root is not None:
         raise UsageError(f"data.root={shown(root)}: no caltech256 in it; expected {layout}")
-    if tree is None:
-        _download_caltech(place)
-        tree = place / "caltech256" / CALTECH
-    return split_listing(scan(tree, CLUTTER), HELD_OUT, split_seed)
+    return split_by_class(scan(tree, CLUTTER), HELD_OUT, split_seed) if tree else None
 
 
 def _find_caltech(place: Path) -> Path | None:
@@ -164,7 +148,7 @@ def _find_caltech(place: Path) -> Path | None:
     return holder / CALTECH if holder else None
 
 
-def _download_caltech(place: Path) -> None:
+def _download_caltech() -> None:
     from torchvision.datasets import Caltech256
 
     download_once(
@@ -172,6 +156,6 @@ def _download_caltech(place: Path) -> None:
         name="caltech256",
         url=CALTECH_URL,
         size=CALTECH_SIZE,
-        folder=place,
+        folder=data_home() / "caltech256",
         tree=f"caltech256/{CALTECH}",
     )

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .tree import Splits
+from .splits import Splits
 
 log = logging.getLogger("lwbench")
 
@@ -41,8 +41,10 @@ class Source:
     `stored`: side S of the stored images, in pixels. `window`: side of the crop that training and
     evaluation take from them, before it is resized to the network's input. `mean`, `std`: per
     channel, of the training images in [0, 1]. `digest`: sha256 of the content, as hex (of pixels
-    and labels, or of relative paths and file sizes where images stream). `left_out`: unreadable
-    files that are not part of the set, as `path (reason)`.
+    and labels, or of relative paths and file sizes where images stream). `fingerprint`: of the
+    files, see `Dataset.fingerprint`. `content`: sha256 of the files' bytes, where the digest does
+    not cover them. `left_out`: unreadable files that are not part of the set, as `path (reason)`.
+    `notes`: what a reader of the results should know, such as duplicate images.
     """
 
     name: str
@@ -56,7 +58,10 @@ class Source:
     digest: str
     published_classes: int | None = None
     published_images: int | None = None
+    fingerprint: str | None = None
+    content: str | None = None
     left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         found = len(self.class_names)
@@ -80,16 +85,25 @@ class Source:
 class Dataset(ABC):
     """What a builder of the registry returns: a configured data set, of which nothing is read yet.
 
-    `load` reads it for training and evaluation; `listings` gives `lwbench check` the files.
+    `load` reads it for training and evaluation; `splits` gives `lwbench check` the files;
+    `fingerprint` tells quickly whether it is the set that a finished run was made with.
     """
 
     name: str
 
     @abstractmethod
-    def listings(self) -> Splits | None:
+    def splits(self) -> Splits | None:
         """Find the training and test files; None for a set that is not stored as image files.
 
         Raises UsageError where the set is missing.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> str | None:
+        """Return a hash of paths, sizes and modification times of the files, reading none of them.
+
+        Equal fingerprints mean equal images; different ones may. None where the set is yet to be
+        downloaded. Raises UsageError where the folder that the user named is missing.
         """
 
     @abstractmethod
@@ -153,6 +167,8 @@ def resident_source(
     arrays: dict[str, np.ndarray],
     published_classes: int | None = None,
     digest: str | None = None,
+    fingerprint: str | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Source:
     """Make a source of images that all fit in memory.
 
@@ -175,4 +191,6 @@ def resident_source(
         std=std,
         digest=digest or content_digest(class_names, *(arrays[k] for k in sorted(arrays))),
         published_classes=published_classes,
+        fingerprint=fingerprint,
+        notes=notes,
     )

@@ -20,16 +20,11 @@ from ..errors import shown
 from ..runs.files import read_json, write_atomically
 from ..runs.machine import usable_cores
 from .cache import cache_folder, cached_squares, warn_not_cached
+from .content import content_of, twin_notes
 from .decode import UNREAD
 from .source import Dataset, Source, Split, channel_statistics
-from .tree import (
-    Listing,
-    Splits,
-    require_every_class,
-    require_same_classes,
-    require_sound,
-    some,
-)
+from .splits import Splits, examined_classes
+from .tree import Listing, some
 from .workers import Found, batched, decoded_batches, examined
 
 log = logging.getLogger("lwbench")
@@ -45,56 +40,71 @@ REPORT_S = 30.0  # seconds between two reports of a decoding that takes long
 class ImageFiles(Dataset):
     """A data set of image files.
 
-    `find` lists the training and the test files. Images are stored as squares of
-    `image_size / crop` px, of which training takes a random and evaluation the central window of
-    `image_size`: 224 of 256 px with 0.875. `cache`: a folder for the decoded squares; without one,
-    every epoch decodes the files. `on_bad_image`: an unreadable file ends the run where it is read
-    ("raise"), or all such files are found beforehand and left out ("skip").
+    `find` lists the training and the test files; None where they have to be downloaded, which
+    `download` does. Images are stored as squares of `image_size / crop` px, of which training takes
+    a random and evaluation the central window of `image_size`: 224 of 256 px with 0.875. `cache`: a
+    folder for the decoded squares; without one, every epoch decodes the files. `on_bad_image`: an
+    unreadable file ends the run where it is read ("raise"), or all such files are found beforehand
+    and left out ("skip").
     """
 
     name: str
-    find: Callable[[], Splits]
+    find: Callable[[], Splits | None]
     crop: float
     cache: str | None = None
     on_bad_image: OnBadImage = "raise"
     published_classes: int | None = None
     published_images: int | None = None
+    download: Callable[[], None] | None = None
 
-    def listings(self) -> Splits:
-        """Find the training and test files, see `Dataset.listings`."""
-        return self.find()
+    def splits(self) -> Splits:
+        """Find the training and test files, see `Dataset.splits`."""
+        splits = self.find()
+        if splits is None and self.download is not None:
+            self.download()
+            splits = self.find()
+        assert splits is not None, "a set that was downloaded is found"
+        return splits
+
+    def fingerprint(self) -> str | None:
+        """Hash paths, sizes and times of all files, see `Dataset.fingerprint`."""
+        splits = self.find()
+        return splits.fingerprint if splits else None
 
     def load(self, image_size: int) -> Source:
         """Make a source of the files, see `Dataset.load`.
 
         Mean and deviation are those of up to 512 training images, evenly spaced in canonical order.
         """
-        splits = self.find()
+        splits = self.splits()
+        fingerprint = splits.fingerprint
         left_out: list[str] = []
         if self.on_bad_image == "skip":
             splits, left_out = without_bad_images(self.name, splits, self.cache)
+            splits.require_trainable()
         else:
-            require_sound(splits)
+            splits.require_sound()
         side = round(image_size / self.crop)
-        sample = splits[0].paths[:: -(-len(splits[0].paths) // SAMPLE)]
+        sample = splits.train.paths[:: -(-len(splits.train.paths) // SAMPLE)]
         mean, std = channel_statistics(decode_files(sample, side))
-        train, test = (
-            self._split(part, listing, side)
-            for part, listing in zip(("train", "test"), splits, strict=True)
-        )
+        content, hashed = content_of(splits)
+        train, test = (self._split(part, listing, side) for part, listing in splits.parts)
         return Source(
             name=self.name,
-            class_names=splits[0].class_names,
+            class_names=splits.train.class_names,
             train=train,
             test=test,
             stored=side,
             window=image_size,
             mean=mean,
             std=std,
-            digest=listing_digest(splits),
+            digest=splits.digest,
             published_classes=self.published_classes,
             published_images=self.published_images,
+            fingerprint=fingerprint,
+            content=content,
             left_out=tuple(left_out),
+            notes=(*splits.notes, *twin_notes(hashed)),
         )
 
     def _split(self, part: str, listing: Listing, side: int) -> Split:
@@ -114,50 +124,29 @@ def decode_files(paths: list[str], side: int) -> Tensor:
     return torch.cat(list(decoded_batches(batched(paths), side, workers=workers)))
 
 
-def listing_digest(splits: Splits) -> str:
-    """Return the sha256, as hex, of each split's relative paths and file sizes."""
-    digest = hashlib.sha256()
-    for part, listing in zip(("train", "test"), splits, strict=True):
-        for path, size in zip(listing.paths, listing.sizes, strict=True):
-            # <class>/<file>: the same set in another place has the same digest
-            relative = "/".join(Path(path).parts[-2:])
-            text = f"{part}/{relative}\0{size}\n"
-            digest.update(text.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
-
-
 def without_bad_images(name: str, splits: Splits, cache: str | None) -> tuple[Splits, list[str]]:
     """Return the splits without unreadable files, and a line `path (reason)` for each of those.
 
     All files are decoded beforehand, since the order of the images must not depend on what is found
     during training. The outcome is cached, in `cache` or the user's cache, and holds until the
-    files change. Raises UsageError for a class that has no image left, or that one split lacks.
+    files change.
     """
-    bad = [
-        bad_images(f"{name}-{part}", listing, cache)
-        for part, listing in zip(("train", "test"), splits, strict=True)
-    ]
+    bad = [bad_images(f"{name}-{part}", listing, cache) for part, listing in splits.parts]
     left_out = [
         f"{shown(listing.paths[row])} ({reason})"
-        for listing, reasons in zip(splits, bad, strict=True)
+        for (_, listing), reasons in zip(splits.parts, bad, strict=True)
         for row, reason in reasons.items()
     ]
     if left_out:
-        total = sum(len(listing.paths) for listing in splits)
+        total = sum(len(listing.paths) for _, listing in splits.parts)
         log.warning(
             "data %s: %d of %d files are unreadable and left out: %s",
             *(name, len(left_out), total, some(left_out, most=3)),
         )
-    train, test = (_without(listing, rows) for listing, rows in zip(splits, bad, strict=True))
-    require_same_classes((train, test))
-    require_every_class((train, test))
-    return (train, test), left_out
-
-
-def _without(listing: Listing, bad: dict[int, str]) -> Listing:
-    good = torch.ones(len(listing.paths), dtype=torch.bool)
-    good[list(bad)] = False
-    return listing.part(good)
+    train, test = (
+        listing.without(rows) for (_, listing), rows in zip(splits.parts, bad, strict=True)
+    )
+    return examined_classes(train, test, splits.layout_notes), left_out
 
 
 def bad_images(name: str, listing: Listing, cache: str | None) -> dict[int, str]:

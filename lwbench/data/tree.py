@@ -1,18 +1,22 @@
-"""Image folders, one per class: the files of a data set, and what is wrong with its folders."""
+"""Walks image folders, one per class, and lists their files and what is passed over."""
 
 import hashlib
 import os
 import stat
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import torch
 
 from ..errors import UsageError, shown
-from .decode import SUFFIXES
-from .draws import held_out
 
-ENDINGS = tuple(sorted(SUFFIXES))
+# what torchvision's ImageFolder reads; Pillow's further formats are added by `endings`
+COMMON = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+# Pillow recognises these formats and cannot decode them ("identify-only" in its documentation)
+UNDECODABLE = frozenset({"BUFR", "GRIB", "HDF5", "MPEG"})
+MOST_FOLDERS = 200  # that a search for a likely data set looks into: the root may be a home folder
 
 
 @dataclass(frozen=True)
@@ -21,8 +25,9 @@ class Listing:
 
     `paths` are strings: creating path objects would take most of the time of scanning a large set.
     `fingerprint`: sha256, as hex, of relative paths, sizes and modification times. `faults`: what
-    is wrong with the folders, as messages; a data set is scanned to the end, so that `lwbench
-    check` can report all of them.
+    is wrong, as a message for each path; a data set is scanned to the end, so that `lwbench check`
+    can report all of it. `passed_over`: the number and the first of the files of each kind that are
+    not images of a class.
     """
 
     folder: str
@@ -31,7 +36,8 @@ class Listing:
     labels: list[int]
     sizes: list[int]
     fingerprint: str
-    faults: list[str] = field(default_factory=list)
+    faults: dict[str, str] = field(default_factory=dict)
+    passed_over: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def part(self, chosen: torch.Tensor) -> "Listing":
         """Return the files where `chosen` (N,) bool is true."""
@@ -42,6 +48,16 @@ class Listing:
             labels=[self.labels[i] for i in rows],
             sizes=[self.sizes[i] for i in rows],
         )
+
+    def without(self, rows: Collection[int]) -> "Listing":
+        """Return all files but those of the given rows."""
+        chosen = torch.ones(len(self.paths), dtype=torch.bool)
+        chosen[list(rows)] = False
+        return self.part(chosen)
+
+    def relative(self, path: str) -> str:
+        """Return `<class>/<file>` of one of the paths: equal for the same set in another place."""
+        return path[len(self.folder) :].lstrip("/")
 
     @property
     def cache_key(self) -> str:
@@ -54,34 +70,39 @@ class Listing:
         """Return the number of images of each class."""
         return torch.tensor(self.labels).long().bincount(minlength=len(self.class_names)).tolist()
 
-
-Splits = tuple[Listing, Listing]  # training and test images
+    def note(self, kind: str, path: str) -> None:
+        """Count a file that is passed over; the first path of a kind is its example."""
+        count, example = self.passed_over.get(kind, (0, self.relative(path)))
+        self.passed_over[kind] = count + 1, example
 
 
 def scan(folder: Path, skip: frozenset[str] = frozenset()) -> Listing:
-    """List all images of `folder/<class>/*`, classes sorted by name.
+    """List all images below `folder/<class>/`, to any depth; classes and paths sorted by name.
 
-    Other files, hidden ones and the classes in `skip` are passed over. A class without images, a
-    dangling link, and anything with an image's name that is not a file are faults. Raises
-    UsageError for a folder that cannot be read or has no class folders.
+    The files are those that torchvision's ImageFolder finds, with Pillow's further formats and
+    without hidden names; the classes in `skip` are left out. Dangling and circular links, and
+    anything with an image's name that is not a file, are faults. Raises UsageError for a folder
+    that cannot be read.
     """
-    folders = (e.name for e in _entries(folder) if stat.S_ISDIR(_stat(e).st_mode))
-    classes = sorted(name for name in folders if name not in skip)
-    if not classes:
-        raise UsageError(f"{shown(folder)}: no class folders; expected <class>/<image> in it")
-    listing = Listing(str(folder), classes, [], [], [], "")
+    top = str(folder)
+    listing = Listing(top, [], [], [], [], "")
+    for entry in _entries(top):
+        if entry.name.startswith("."):
+            listing.note("hidden", entry.path)
+        elif _leads_to_folder(entry):
+            if entry.name not in skip:
+                listing.class_names.append(entry.name)
+        else:
+            _note_loose(entry, listing)
+    listing.class_names.sort()
     digest = hashlib.sha256()
-    for label, name in enumerate(classes):
-        files = [e for e in _entries(folder / name) if e.name.lower().endswith(ENDINGS)]
-        if not files:
-            listing.faults.append(
-                f"{shown(folder / name)}: no images in this class folder\n"
-                f"move the folder away, or fill it (known: {' '.join(ENDINGS)})"
-            )
-        for entry in sorted(files, key=lambda e: e.name):
+    for label, name in enumerate(listing.class_names):
+        # sorted by path relative to the class folder, whatever order the file system has
+        found = sorted(_images(f"{top}/{name}", listing), key=lambda entry: entry.path)
+        for entry in found:
             status = _status(entry, listing.faults)
             # names need not be valid Unicode: hash the file system's own bytes
-            text = f"{name}/{entry.name}\0{status.st_size}\0{status.st_mtime_ns}\n"
+            text = f"{listing.relative(entry.path)}\0{status.st_size}\0{status.st_mtime_ns}\n"
             digest.update(text.encode("utf-8", "surrogateescape"))
             listing.paths.append(entry.path)
             listing.labels.append(label)
@@ -89,85 +110,85 @@ def scan(folder: Path, skip: frozenset[str] = frozenset()) -> Listing:
     return replace(listing, fingerprint=digest.hexdigest())
 
 
-def scan_splits(root: Path, train: str, test: str) -> Splits:
-    """List `root/<train>` and `root/<test>`, see `scan`."""
-    return scan(root / train), scan(root / test)
+@cache
+def endings() -> tuple[str, ...]:
+    """Return the file name endings, in lower case, of the image formats that can be read."""
+    from PIL import Image
+
+    Image.init()
+    formats = Image.OPEN.keys() - UNDECODABLE
+    registered = Image.registered_extensions().items()
+    return tuple(sorted({*COMMON, *(ending for ending, name in registered if name in formats)}))
 
 
-def require_sound(splits: Splits) -> None:
-    """Raise UsageError for the first fault of the folders, or where the classes differ."""
-    for listing in splits:
-        if listing.faults:
-            raise UsageError(listing.faults[0])
-    require_same_classes(splits)
+def _note_loose(entry: os.DirEntry[str], listing: Listing) -> None:
+    """Note what lies beside the class folders."""
+    is_image = _is_image(entry.name)
+    try:
+        entry.stat()
+    except OSError as error:
+        listing.faults[entry.path] = _unreadable(entry, error)  # it may have been a class
+    else:
+        kind = "images beside the class folders" if is_image else _kind(entry.name)
+        listing.note(kind, entry.path)
 
 
-def require_same_classes(splits: Splits) -> None:
-    """Raise UsageError naming classes that only one split has: their labels would be shifted."""
-    train, test = (set(listing.class_names) for listing in splits)
-    for only, listing in zip((train - test, test - train), splits, strict=True):
-        if only:
-            here, there = (shown(listing.folder) for listing in splits)
-            raise UsageError(
-                f"{here} and {there} differ in their classes: only {shown(listing.folder)} has "
-                f"{some(sorted(only))}\nboth splits need the same class folders"
+def _images(folder: str, listing: Listing) -> Iterator[os.DirEntry[str]]:
+    """Yield the images below a class folder; links to folders are followed, but not in a circle."""
+    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
+    while waiting:
+        place, above = waiting.pop()
+        status = os.stat(place)
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            listing.faults[place] = (
+                f"{shown(place)}: a link to a folder that it lies in; move it away"
             )
+            continue
+        for entry in _entries(place):
+            if entry.name.startswith("."):
+                listing.note("hidden", entry.path)
+            elif _leads_to_folder(entry):
+                waiting.append((entry.path, above | {here}))
+            elif _is_image(entry.name):
+                yield entry
+            else:
+                listing.note(_kind(entry.name), entry.path)
 
 
-def require_every_class(splits: Splits) -> None:
-    """Raise UsageError naming a class without images in one of the splits."""
-    for part, listing in zip(("train", "test"), splits, strict=True):
-        for name, count in zip(listing.class_names, listing.per_class(), strict=True):
-            if not count:
-                raise UsageError(
-                    f"{shown(Path(listing.folder) / name)}: no readable image to {part} on\n"
-                    "move the class folder away, or fill it"
-                )
+def _kind(name: str) -> str:
+    """Return a file's ending; anything too long or empty for one is "other"."""
+    ending = os.path.splitext(name)[1].lower()
+    return ending if 1 < len(ending) <= 8 and ending[1:].isalnum() else "other"
 
 
-def split_listing(listing: Listing, one_in: int, split_seed: int) -> Splits:
-    """Split into training and validation images: one in `one_in` of each class is held out.
-
-    The draw of a class depends on `split_seed` and its name alone, so that a sample of the classes
-    is split as the whole set is. A class of one image cannot be split, which is a fault.
-    """
-    labels = torch.tensor(listing.labels).long()
-    out = torch.zeros(len(labels), dtype=torch.bool)
-    for label, name in enumerate(listing.class_names):
-        members = (labels == label).nonzero()[:, 0]
-        if len(members) >= 2:
-            out[members] = held_out(len(members), one_in, split_seed, name)
-        elif len(members):
-            folder = shown(Path(listing.folder) / name)
-            listing.faults.append(
-                f"{folder}: one image cannot be split into training and validation; it takes two"
-            )
-    return listing.part(~out), listing.part(out)
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise UsageError(f"{shown(folder)}: cannot be read ({error.strerror})") from None
 
 
-def some(names: list[str], most: int = 5) -> str:
-    """Format the first names of a list in one line."""
-    return ", ".join(shown(name) for name in names[:most]) + (", ..." if len(names) > most else "")
+def _unreadable(entry: os.DirEntry[str], error: OSError) -> str:
+    kind = "a link to nothing" if entry.is_symlink() else "cannot be read"
+    return f"{shown(entry.path)}: {kind} ({error.strerror}); restore it or move it away"
 
 
-def first_with(root: Path, candidates: list[Path], folders: tuple[str, ...]) -> Path | None:
-    """Return the first of `candidates` (relative to `root`) that holds all the `folders`."""
-    for candidate in candidates:
-        place = root / candidate
-        if all(is_folder(place / folder) for folder in folders):
-            return place
-    return None
-
-
-def require_root(root: str, name: str, layout: str, hint: str) -> Path:
-    """Return the folder that the user named. Raises UsageError where there is none."""
-    place = Path(os.path.expanduser(root))
-    if not is_folder(place):
-        raise UsageError(
-            f"data.root={shown(root)}: no such folder ({shown(place.absolute())}); {name} needs "
-            f"{layout}\n{hint}"
+def _status(entry: os.DirEntry[str], faults: dict[str, str]) -> os.stat_result:
+    """The file's status, or the link's own where it leads nowhere; adds to the faults."""
+    try:
+        status = entry.stat()
+    except OSError as error:
+        faults[entry.path] = _unreadable(entry, error)
+        if not entry.is_symlink():
+            raise UsageError(faults[entry.path]) from None
+        return entry.stat(follow_symlinks=False)
+    if not stat.S_ISREG(status.st_mode):
+        faults[entry.path] = (
+            f"{shown(entry.path)}: not a regular file, though it has an image's name; move it away"
         )
-    return place
+    return status
 
 
 def is_folder(path: Path) -> bool:
@@ -180,37 +201,60 @@ def is_folder(path: Path) -> bool:
         raise UsageError(f"{shown(path)}: cannot be read ({error.strerror})") from None
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def folders_in(folder: Path) -> list[str]:
+    """Return the names of the folders in a folder, without hidden ones; none where unreadable."""
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise UsageError(f"{shown(folder)}: cannot be read ({error.strerror})") from None
+            return sorted(e.name for e in entries if e.name[0] != "." and _leads_to_folder(e))
+    except OSError:
+        return []
 
 
-def _stat(entry: os.DirEntry[str]) -> os.stat_result:
+def holds_images(folder: Path) -> bool:
+    """Whether images lie directly in a folder; no where it cannot be read."""
     try:
-        return entry.stat()
-    except OSError as error:
-        raise UsageError(_unreadable(entry, error)) from None
+        with os.scandir(folder) as entries:
+            return any(e.name[0] != "." and _is_image(e.name) for e in entries)
+    except OSError:
+        return False
 
 
-def _unreadable(entry: os.DirEntry[str], error: OSError) -> str:
-    kind = "a link to nothing" if entry.is_symlink() else "cannot be read"
-    return f"{shown(entry.path)}: {kind} ({error.strerror}); restore it or move it away"
+def likely_root(folder: Path) -> Path | None:
+    """Return a folder below or above that looks like a data set, where this one is levels off."""
+    level, seen = [folder], 0
+    for _ in range(3):
+        level = [place / name for place in level for name in folders_in(place)]
+        for place in level:
+            seen += 1
+            if seen > MOST_FOLDERS:
+                return None
+            if _looks_like_a_set(place):
+                return place
+    # above only where this folder can be one of the classes there
+    parent = Path(os.path.normpath(folder / ".."))
+    if holds_images(folder) and not folder.samefile(parent) and _looks_like_a_set(parent):
+        return parent
+    return None
 
 
-def _status(entry: os.DirEntry[str], faults: list[str]) -> os.stat_result:
-    """The file's status, or the link's own where it leads nowhere; adds to the faults."""
+def _looks_like_a_set(folder: Path) -> bool:
+    names = folders_in(folder)[:MOST_FOLDERS]
+    if "train" in names and len(names) > 1 and folders_in(folder / "train"):
+        return True
+    return sum(holds_images(folder / name) for name in names) > 1
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        status = entry.stat()
-    except OSError as error:
-        faults.append(_unreadable(entry, error))
-        if not entry.is_symlink():
-            raise UsageError(faults[-1]) from None
-        return entry.stat(follow_symlinks=False)
-    if not stat.S_ISREG(status.st_mode):
-        faults.append(
-            f"{shown(entry.path)}: not a regular file, though it has an image's name; move it away"
-        )
-    return status
+        return entry.is_dir()
+    except OSError:  # a link in a circle
+        return False
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(endings())
+
+
+def some(names: list[str], most: int = 5) -> str:
+    """Format the first names of a list in one line."""
+    return ", ".join(shown(name) for name in names[:most]) + (", ..." if len(names) > most else "")

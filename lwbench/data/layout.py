@@ -1,0 +1,98 @@
+"""Which folders of a user's tree hold training and test images."""
+
+import os
+from pathlib import Path
+
+from ..errors import UsageError, shown
+from .splits import Splits, matched, split_by_class
+from .tree import folders_in, holds_images, is_folder, scan, some
+
+# the first of these that exists is tested on
+TEST_FOLDERS = ("test", "val", "valid")
+LAYOUT = "{train,test}/<class>/<image>, {train,val}/<class>/<image> or <class>/<image>"
+
+
+def find_splits(root: Path, one_in: int, split_seed: int) -> Splits:
+    """Find the images of a user's folder, see LAYOUT.
+
+    Without a folder to test on, one in `one_in` images of each class is held out. A folder named
+    like a split is a class where images lie directly in it and other class folders beside it.
+    Raises UsageError where the folders contradict each other.
+    """
+    names = folders_in(root)
+    others = [name for name in names if name not in ("train", *TEST_FOLDERS)]
+    special = [name for name in ("train", *TEST_FOLDERS) if name in names]
+    flat = [n for n in special if holds_images(root / n) and not folders_in(root / n)]
+    if flat and flat == special and not others:
+        raise UsageError(
+            f"{shown(root)}: images directly in {some(flat)}, without class folders; expected "
+            f"{LAYOUT}"
+        )
+    tests = [name for name in TEST_FOLDERS if name in names and name not in flat]
+    if others and not tests and holds_images(root / "train") and "train" not in flat:
+        flat.append("train")
+    if "train" in names and "train" not in flat:
+        if not tests:
+            raise UsageError(
+                f"{shown(root)}: a folder train, and no other split; expected {LAYOUT}\n"
+                f"data.root={shown(root / 'train')} would hold out an eighth of each class"
+            )
+        unused = [*others, *(name for name in TEST_FOLDERS if name in flat)]
+        return matched(scan(root / "train"), scan(root / tests[0]), _usage(tests, unused))
+    if tests:
+        raise UsageError(
+            f"{shown(root)}: a folder {tests[0]} with class folders, and no folder train with "
+            f"some; expected {LAYOUT}"
+        )
+    return split_by_class(scan(root), one_in, split_seed, _class_notes(root, names, flat))
+
+
+def first_with(root: Path, candidates: list[Path], folders: tuple[str, ...]) -> Path | None:
+    """Return the first of `candidates` (relative to `root`) that holds all the `folders`."""
+    for candidate in candidates:
+        place = root / candidate
+        if all(is_folder(place / folder) for folder in folders):
+            return place
+    return None
+
+
+def require_root(root: str, name: str, layout: str, hint: str) -> Path:
+    """Return the folder that the user named. Raises UsageError where there is none."""
+    place = Path(os.path.expanduser(root))
+    if not is_folder(place):
+        raise UsageError(
+            f"data.root={shown(root)}: no such folder ({shown(place.absolute())}); {name} needs "
+            f"{layout}\n{hint}"
+        )
+    return place
+
+
+def _usage(tests: list[str], unused: list[str]) -> tuple[str, ...]:
+    """Say what is done with several folders of test images, and with folders of no split."""
+    notes = []
+    if len(tests) > 1:
+        notes.append(
+            f"train/ is trained on, {tests[0]}/ is tested on after every epoch and chooses the "
+            f"best weights, {tests[1]}/ is not used"
+        )
+    if unused:
+        notes.append(f"not used, since they are neither train nor test folders: {some(unused)}")
+    return tuple(notes)
+
+
+def _class_notes(root: Path, names: list[str], flat: list[str]) -> tuple[str, ...]:
+    """Say what is unusual about class folders. Raises UsageError where they hold splits."""
+    if len(names) > 1 and all("train" in folders_in(root / name) for name in names):
+        raise UsageError(
+            f"{shown(root)}: each of {some(names)} holds a folder train\n"
+            f"give the one that is your data set as data.root; expected {LAYOUT}"
+        )
+    notes = []
+    for name in flat:
+        notes.append(f"{name} is a class: images lie directly in it, and other classes beside it")
+    if len(names) > 1 and not any(holds_images(root / name) for name in names):
+        notes.append(
+            f"all images lie in subfolders of the class folders {some(names)}: is data.root a "
+            "level too high?"
+        )
+    return tuple(notes)
