@@ -9,6 +9,7 @@ from itertools import chain
 import numpy as np
 
 from ..errors import shown
+from ..runs.machine import usable_cores
 from .decode import read_file, short
 from .splits import Splits
 from .tree import Listing
@@ -89,7 +90,7 @@ def _file_digests(paths: list[str]) -> Iterator[bytes]:
 
         return found, read
 
-    workers = min(8, os.cpu_count() or 1)
+    workers = min(8, usable_cores())
     return chain.from_iterable(in_threads(batched(paths), start, workers=workers))
 
 
