@@ -97,13 +97,14 @@ def train(config: RunConfig) -> int:
             extended(run, config, data, groups.scheduler)
         with explained_writes(run.path):
             run.write_config(config)
+            how_many = _set_threads(run, config, model, data, device)
             run.record_start(
                 device=device_name(device),
-                threads=run.environment().threads or torch.get_num_threads(),
+                threads=torch.get_num_threads(),
                 data=_facts(data, config),
             )
         with RunLog(run.path / "train.log"):
-            _announce(run, config, data, cost, precision, device)
+            _announce(run, config, data, cost, f"{precision} on {device_name(device)}{how_many}")
 
             def work() -> dict[str, Any]:
                 return _trained(model, data, groups, schedule, run, config, device)
@@ -121,6 +122,40 @@ def train(config: RunConfig) -> int:
                 run.write_result(result)
     _print_result(run, result, "finished")
     return 0
+
+
+def _set_threads(
+    run: Run, config: RunConfig, model: "nn.Module", data: "Data", device: "torch.device"
+) -> str:
+    """Set the number of CPU threads of a run before its first step; return a remark on it.
+
+    A resumed run keeps its number, since the last digits of sums depend on it. Otherwise it is the
+    configured one, or, with threads=auto, the faster of one thread and all.
+    """
+    import torch
+
+    if recorded := run.environment().threads:
+        torch.set_num_threads(recorded)
+        return f", {_threads(recorded)} as before"
+    if config.threads != "auto":
+        torch.set_num_threads(config.threads)
+        return f", {_threads(config.threads)}"
+    if device.type != "cpu":
+        return ""
+    # images of 224 px fill the caches with fewer of them
+    images = min(config.batch_size, 128 if config.image_size <= 64 else 16)
+    shape = (images, 3, config.image_size, config.image_size)
+    seconds = threads.measured(model, shape, data.num_classes)
+    if not seconds:
+        return f", {_threads(torch.get_num_threads())}"
+    best = min(seconds, key=seconds.__getitem__)
+    torch.set_num_threads(best)
+    timed = ", ".join(f"{_threads(n)} {images / s:,.0f} images/s" for n, s in seconds.items())
+    return f", {_threads(best)} (measured: {timed})"
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
 
 
 def _data(config: RunConfig, groups: Specs, device: "torch.device") -> "Data":
@@ -232,8 +267,7 @@ def _announce(
     config: RunConfig,
     data: "Data",
     cost: "Complexity",
-    precision: str,
-    device: "torch.device",
+    how: str,
 ) -> None:
     """Say what will run, before the first step."""
     from ..measure.memory import training_bytes
@@ -246,8 +280,8 @@ def _announce(
         f"{metric(cost.macs['plain'])} MACs at {size} px, {data.num_classes} classes",
         f"data      {run.data_name}: {data.train_size:,} images to train on, "
         f"{data.test_size:,} to test on, {size} px, batch {config.batch_size}",
-        f"training  {epochs}, seed {config.seed}, {precision} on {device_name(device)}; about "
-        f"{gibibytes(expected)} of memory besides the libraries (an estimate)",
+        f"training  {epochs}, seed {config.seed}, {how}; about {gibibytes(expected)} of memory "
+        "besides the libraries (an estimate)",
         f"run       {run.path}",
     ]
     screen = console()

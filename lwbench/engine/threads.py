@@ -1,9 +1,16 @@
-"""How OpenMP's threads wait for work: set before torch is loaded; changes speed, never a result."""
+"""How many threads train on a CPU, and how they wait for work."""
 
+import copy
 import os
 import time
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import TYPE_CHECKING
 
 from ..runs import machine
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # Iterations of an idle thread's waiting loop before it sleeps, about 0.2 ms. A small network hands
 # work to its threads several hundred times a step. Threads that sleep at once make two threads
@@ -62,3 +69,49 @@ def _busy_ticks(cpus: set[int]) -> int | None:
     except (OSError, ValueError):
         return None
     return sum(busy) if busy else None
+
+
+def fastest(
+    step: Callable[[int], None], counts: Sequence[int], seconds: float = 1.0
+) -> dict[int, float]:
+    """Time `step(threads)` with each number of threads; return the median seconds of each.
+
+    The numbers take turns, so that a change of the machine's load affects all of them. Rounds are
+    repeated for about `seconds`, at least one after a first round that only warms up caches.
+    """
+    times: dict[int, list[float]] = {count: [] for count in counts}
+    begin = time.monotonic()
+    while True:
+        for count in counts:
+            start = time.monotonic()
+            step(count)
+            times[count].append(time.monotonic() - start)
+        rounds = len(times[counts[0]])
+        if rounds >= 2 and time.monotonic() - begin > seconds:
+            return {count: median(found[1:]) for count, found in times.items()}
+
+
+def measured(model: "nn.Module", batch: tuple[int, ...], num_classes: int) -> dict[int, float]:
+    """Seconds of a training step on the CPU with one thread and with all, by number of threads.
+
+    The step runs on a copy of the network and on random images of shape `batch`, so that neither
+    weights nor random numbers of the training change. Empty where only one thread may be used.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    every = min(torch.get_num_threads(), machine.usable_cores())
+    if every == 1:
+        return {}
+    twin = copy.deepcopy(model).to(memory_format=torch.channels_last).train()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(batch, generator=generator).to(memory_format=torch.channels_last)
+    labels = torch.randint(num_classes, batch[:1], generator=generator)
+
+    def step(threads: int) -> None:
+        torch.set_num_threads(threads)
+        F.cross_entropy(twin(images), labels).backward()
+        twin.zero_grad(set_to_none=True)
+
+    with torch.random.fork_rng(devices=[]):  # dropout draws random numbers
+        return fastest(step, [1, every])

@@ -29,13 +29,14 @@ from .machine import usable_cores
 Overrides = tuple[str, ...]  # `key=value` arguments of `lwbench train`
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Threads = Annotated[int, Field(ge=1, le=1024)]  # of torch, which would start all of them
 ImageSize = Annotated[int, Field(gt=0, le=8192)]  # pixels; a larger value would take all memory
 
 # Keys that cannot change the result, or that stand beside the identity in the directory's name
 # (the seed). `data.recipe` only holds defaults that other keys refer to.
 _NOT_IDENTIFYING = {
-    "seed", "device", "workers", "jobs", "out", "force", "extend", "checkpoint", "data.root",
-    "data.cache", "data.recipe",
+    "seed", "device", "workers", "threads", "jobs", "out", "force", "extend", "checkpoint",
+    "data.root", "data.cache", "data.recipe",
 }  # fmt: skip
 # Keys that always enter the identity. Every other key is left out while it has a value that means
 # "switched off", so that a key added by a later version leaves existing runs valid.
@@ -94,6 +95,7 @@ class RunConfig(_Keys):
     clip_grad_norm: PositiveFloat | None = None
     compile: bool = False
     workers: NonNegativeInt | None = None
+    threads: Threads | Literal["auto"] = "auto"
     jobs: PositiveInt = 1
     force: bool = False
     extend: bool = False
