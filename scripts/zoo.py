@@ -1,4 +1,4 @@
-"""Write docs/zoo.md from the registry: every network with its paper, its cost and what is ours.
+"""Write docs/zoo.md: every network of conf/model with its source, its cost and its arguments.
 
 python scripts/zoo.py            writes docs/zoo.md
 python scripts/zoo.py --check    exits with 1 where docs/zoo.md is out of date
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from lwbench.cli import counted, first_comment
+from lwbench.commands._counting import counted
+from lwbench.commands.list import first_comment
 from lwbench.logs import metric
 from lwbench.tables.cells import CountRequest
 from lwbench.tables.counts import cached_counts
@@ -18,11 +19,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "zoo.md"
 HEAD = """# The zoo
 
-Every network of `conf/model`, one YAML file a variant: `lwbench train model=<name>`,
-`lwbench profile model=<name>`. Parameters and plain MACs (convolutions and linear layers) at 1000
-classes and 224 px; each published figure under its own rule is in `lwbench table`. **fit**: the
-document leaves parameters of the network open, and ours were chosen to meet its counts. Arguments
-are those of the variant's own file; what it does not name it takes from its parent.
+Every network of `conf/model`, one YAML file per variant: `lwbench train model=<name>`,
+`lwbench profile model=<name>`. Parameters and plain MACs (convolutions and matrix products) at 1000
+classes and 224 px; `lwbench table` shows each published figure under its own rule. **fit**: the
+document leaves details of the network open, and ours were chosen to meet its counts. The arguments
+are those in the variant's own file; the others are inherited from its parent.
 
 This page is written by `scripts/zoo.py`.
 
@@ -32,7 +33,7 @@ This page is written by `scripts/zoo.py`.
 
 
 def page() -> str:
-    """The whole page as text."""
+    """Return the whole page as text."""
     conf = ROOT / "conf"
     paths = sorted((conf / "model").glob("*.yaml"))
     requests = {path.stem: CountRequest((f"model={path.stem}",), 1000, 224) for path in paths}
@@ -49,13 +50,13 @@ def page() -> str:
 
 
 def builder(path: Path) -> str:
-    """The builder that a model file names, or its nearest parent does."""
+    """Return the builder that a model file or its nearest parent names."""
     content = yaml.safe_load(path.read_text())
     return content.get("builder") or builder(path.with_name(f"{content['defaults'][0]}.yaml"))
 
 
 def arguments(path: Path) -> str:
-    """The arguments that a variant changes of its parent; for a parent, that it has them all."""
+    """Return the arguments that a variant changes; for a file without a parent, all of them."""
     content = yaml.safe_load(path.read_text())
     if "builder" in content:
         return f"`{' '.join(k for k in content if k != 'builder')}`"

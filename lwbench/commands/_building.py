@@ -73,7 +73,8 @@ def measured_cost(
     """Parameters, MACs and memory at this size, without layers.
 
     Cached on disk by `spec`, the network's builder and arguments: a walk over the network takes
-    longer than some epochs. Raises UsageError if the network cannot take images of this size.
+    longer than some epochs. Raises UsageError if the network cannot take images of this size, or
+    does not return one logit per class.
     """
     from ..measure.complexity import Complexity
 
@@ -82,7 +83,13 @@ def measured_cost(
         return {keys[0]: facts | {"layers": []}}
 
     key = json.dumps([spec, num_classes, image_size])
-    return Complexity(**cached("costs", content_digest(conf_folder()), [key], make)[key])
+    cost = Complexity(**cached("costs", content_digest(conf_folder()), [key], make)[key])
+    if cost.out_shape != [1, num_classes]:
+        raise UsageError(
+            f"{name} returns a tensor of shape {tuple(cost.out_shape)} for one image; a classifier "
+            f"of {num_classes} classes returns (1, {num_classes})"
+        )
+    return cost
 
 
 def _counted(model: "nn.Module", image_size: int, name: str) -> "Complexity":
@@ -104,14 +111,14 @@ def check_batch_of_one(model: "nn.Module", image_size: int) -> None:
     """
     import torch
 
-    from ..measure.walk import data_free
+    from ..measure.data_free import data_free
 
     copy = data_free(model).train()
     try:
         copy(torch.zeros(1, 3, image_size, image_size, device="meta"))
-    except ValueError as error:
+    except Exception as error:
         if "more than 1 value per channel" not in str(error):
-            raise
+            return  # a network that cannot run without data; the first step will tell
         raise UsageError(
             "batch_size=1: this network's batch norm cannot train on one image at "
             f"image_size={image_size}; use a batch_size of 2 or more"

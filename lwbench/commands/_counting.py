@@ -17,12 +17,13 @@ def counted(requests: Sequence[CountRequest]) -> dict[CountRequest, Counts]:
 
 
 def _counts(values: dict[str, Any]) -> Counts:
-    import torch
-
     from ..measure.complexity import count
+    from ..measure.data_free import measured
     from ..registry import MODELS
 
-    with torch.device("meta"):  # a count needs no weights
-        model = MODELS.build(values["model"], values["num_classes"])
-    cost = count(model, image_size=values["image_size"])
+    spec = MODELS.spec(values["model"])
+    cost = measured(
+        lambda: spec.build(values["num_classes"]),
+        lambda model: count(model, image_size=values["image_size"]),
+    )
     return {"params": cost.params, "macs": cost.macs}

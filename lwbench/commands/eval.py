@@ -139,17 +139,17 @@ def _evaluated(
     from ..engine import checkpoint
     from ..engine.evaluate import evaluate
     from ..engine.train import autocast, resolved_precision
+    from ..measure.data_free import outline
 
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     state = checkpoint.load(path)
     try:
-        with torch.device("meta"):  # sizes are compared before memory is allocated for them
-            outline = spec.build(data.num_classes)
-    except (RuntimeError, OverflowError, TypeError, ValueError) as error:
-        reason = (str(error).splitlines() or [""])[0][:150]
-        raise UsageError(f"the network of {path} cannot be built: {reason}") from None
-    checkpoint.check_fits(outline, state, path)
+        # sizes are compared before memory is allocated for them
+        without_weights = outline(lambda: spec.build(data.num_classes))
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    checkpoint.check_fits(without_weights, state, path)
     model = spec.build(data.num_classes)
     checkpoint.load_weights(model, state, path)
     model.to(device).to(memory_format=torch.channels_last)

@@ -74,13 +74,14 @@ def train(config: RunConfig) -> int:
     import torch
 
     from ..engine.train import resolved_precision
+    from ..measure.data_free import built
 
     device = resolved_device(config.device)
     precision = resolved_precision(config.precision, device)
     groups = specs(config)
     data = _data(config, groups, device)
     torch.manual_seed(config.seed)
-    model: nn.Module = groups.model.build(data.num_classes)
+    model = built(lambda: groups.model.build(data.num_classes))
     cost = measured_cost(
         model, config.model.spec, data.num_classes, config.image_size, config.model_name
     )
@@ -270,9 +271,7 @@ def _announce(
     how: str,
 ) -> None:
     """Say what will run, before the first step."""
-    from ..measure.memory import training_bytes
-
-    expected = training_bytes(cost, config.batch_size) + data.nbytes
+    expected = cost.training_bytes(config.batch_size) + data.nbytes
     size = config.image_size
     epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
     lines = [

@@ -1,38 +1,25 @@
 """What a network costs: parameters, MACs under each named rule, activations and memory.
 
 The counts reproduce what published tables print, each under the rule it was counted with
-(`measure.rules`). Two other counters stand beside them for comparison: the installed thop, and
-torch's own FlopCounterMode.
+(`measure.rules`). Other counters are run for comparison in `measure.counters`.
 """
 
-import logging
-import warnings
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Container
 from dataclasses import dataclass
-from functools import partial
-from importlib import metadata
-from math import prod
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..layers.deform import DeformConv2d
-from .memory import peak_bytes, saved_bytes
-from .rules import RULES, priced
-from .walk import Call, Walk, data_free, walked, without_data
-
-log = logging.getLogger(__name__)
-
-__all__ = ["RULES", "Complexity", "Layer", "count", "flop_counter_macs", "thop_macs"]
+from .memory import FLOAT32, peak_bytes, saved_bytes
+from .rules import RULES, TOOLS
+from .walk import Walk, walked
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A module's share: its own parameters, the shapes of its call, MACs per rule.
+    """One module's part: its own parameters, the shapes of its first call, MACs per rule.
 
-    Functions that a module's forward calls are its own. `name` is "" for the network itself.
+    Functions that a module's forward calls count as its own. `name` is "" for the network itself.
     """
 
     name: str
@@ -50,143 +37,95 @@ class Complexity:
     params: int  # parameter elements, shared ones once
     buffers: int  # buffer elements (running statistics)
     macs: dict[str, int]  # rule -> count
+    not_covered: dict[str, dict[str, int]]  # tool rule -> module classes it counts as 0 -> calls
     deform_sampling: int  # operations of deformable layers' sampling: in no rule
     activations: int  # output elements of convolutions, linear layers and matrix products
     peak_bytes: int  # computed peak of a forward pass, weights included: `memory.peak_bytes`
     saved_bytes: int  # what autograd keeps for a backward pass: `memory.saved_bytes`
+    out_shape: list[int]  # of the output, the first one if there are several
     unknown: dict[str, int]  # operators that no rule knows, not counted -> times
     layers: list[Layer]  # in the order of their first call
 
+    def training_bytes(self, batch_size: int, optimizer_states_per_param: int = 1) -> int:
+        """Estimate what training in float32 needs, in bytes, beside interpreter and libraries.
+
+        Weights, gradients and the optimizer's states (SGD with momentum 1 per parameter, Adam 2);
+        per image, what autograd keeps and the working tensors of the largest moment, whose
+        gradients are as large as they are. Interpreter, torch and torchvision take another 0.7 to
+        0.8 GiB. On a CPU the peak of LDC3, MobileNetV3-Small, MobileNetV2 and ResNet-50 was within
+        20 % of this where the allocator returned freed memory (MALLOC_MMAP_THRESHOLD_=262144, or
+        tensors above 32 MiB); with glibc's defaults and small batches, fragmentation adds up to two
+        thirds.
+        """
+        fixed = FLOAT32 * (self.params + self.buffers)
+        working = self.peak_bytes - fixed
+        states = FLOAT32 * self.params * (1 + optimizer_states_per_param)
+        return fixed + states + batch_size * (self.saved_bytes + working)
+
 
 def count(model: nn.Module, *, image_size: int = 224, in_channels: int = 3) -> Complexity:
-    """The cost of a forward pass of one (in_channels, image_size, image_size) image.
+    """Count the cost of a forward pass of one (in_channels, image_size, image_size) image.
 
     The network itself is neither run nor changed; its train or eval mode makes no difference.
-    Deformable layers count as the convolution they stand for, plus their branches; their sampling,
-    N * OH * OW * K * K * C * (4 corners + 1 with a mask) operations, is `deform_sampling`.
-    Raises UsageError where the network cannot take the image.
+    Deformable layers count as the convolution that they replace, plus their branches; their
+    sampling, N * OH * OW * K * K * C * (4 corners + 1 with a mask) operations, is
+    `deform_sampling`. Raises UsageError if the network cannot take the image, and its subclass
+    DataNeededError if it has to be built with its data first.
     """
-    walk = walked(model, (in_channels, image_size, image_size))
+    return complexity(walked(model, (in_channels, image_size, image_size)))
+
+
+def complexity(walk: Walk) -> Complexity:
+    """Return the counts of a recorded forward pass."""
+    model = walk.model
+    counts = {name: rule(walk) for name, rule in RULES.items()}
     return Complexity(
         params=sum(parameter.numel() for parameter in model.parameters()),
         buffers=sum(buffer.numel() for buffer in model.buffers()),
-        macs={name: _total(walk, name) for name in RULES},
+        macs={name: sum(by_module.values()) for name, by_module in counts.items()},
+        not_covered={name: tool.not_covered(walk) for name, tool in TOOLS.items()},
         deform_sampling=walk.sampling,
-        activations=sum(step.amounts.outputs for step in walk.steps if step.amounts.macs),
+        activations=sum(step.outputs for step in walk.steps),
         peak_bytes=peak_bytes(walk),
         saved_bytes=saved_bytes(walk),
+        out_shape=walk.calls[-1].out_shape,  # the network's own call ends last
         unknown=dict(sorted(walk.unknown.items())),
-        layers=_layers(model, walk),
+        layers=_layers(walk, counts),
     )
 
 
-def _total(walk: Walk, rule: str) -> int:
-    return sum(priced(RULES[rule], step.kind, step.amounts) for step in walk.steps)
-
-
-def _layers(model: nn.Module, walk: Walk) -> list[Layer]:
+def _layers(walk: Walk, counts: dict[str, dict[str, int]]) -> list[Layer]:
+    """Return the modules that have parameters or a count, in the order of their first call."""
+    first = {call.name: call for call in reversed(walk.calls)}
+    order = {name: index for index, name in enumerate(dict.fromkeys(c.name for c in walk.calls))}
     params: dict[str, int] = defaultdict(int)
-    for name, parameter in model.named_parameters():
-        params[_owner(name, walk.calls)] += parameter.numel()
-    steps = defaultdict(list)
-    for step in walk.steps:
-        steps[step.module].append(step)
+    for name, parameter in walk.model.named_parameters():
+        params[_owner(name, first)] += parameter.numel()
+    counted = {name for by_module in counts.values() for name, value in by_module.items() if value}
     layers = []
-    for name in sorted(params.keys() | steps.keys(), key=_order(walk.calls)):
-        call = walk.calls.get(name, Call("not called", [], []))
-        macs = {
-            rule: sum(priced(table, step.kind, step.amounts) for step in steps[name])
-            for rule, table in RULES.items()
-        }
-        layers.append(Layer(name, call.type, params[name], call.in_shape, call.out_shape, macs))
+    for name in sorted(params.keys() | counted, key=lambda name: order.get(name, len(order))):
+        call = first.get(name)
+        layers.append(
+            Layer(
+                name,
+                "not called" if call is None else type(call.module).__name__,
+                params[name],
+                [] if call is None else call.in_shape,
+                [] if call is None else call.out_shape,
+                {rule: by_module.get(name, 0) for rule, by_module in counts.items()},
+            )
+        )
     return layers
 
 
-def _order(calls: dict[str, Call]) -> Callable[[str], int]:
-    order = {name: index for index, name in enumerate(calls)}
-    return lambda name: order.get(name, len(order))
+def _owner(parameter: str, called: Container[str]) -> str:
+    """Return the called module that a parameter belongs to.
 
-
-def _owner(parameter: str, calls: dict[str, Call]) -> str:
-    """The called module that a parameter belongs to.
-
-    The nearest one where its own module was only read (a deformable layer's convolution).
+    The nearest enclosing one if its own module was never called (a deformable layer's convolution,
+    of which only the weight is used).
     """
     module = parameter.rpartition(".")[0]
     owner = module
-    while owner and owner not in calls:
+    while owner and owner not in called:
         owner = owner.rpartition(".")[0]
     return owner or ("" if "." not in parameter else module)
-
-
-def thop_macs(
-    model: nn.Module, image_size: int = 224, in_channels: int = 3
-) -> tuple[int, int] | None:
-    """MACs and parameters as the installed thop counts them, or None with the reason in the log.
-
-    thop does not see functions, nor a deformable layer's main convolution with its parameters.
-    ultralytics-thop (another licence) has the same import name: where it is installed, nothing is
-    counted, since the two overwrite each other.
-    """
-    try:
-        _check_thop()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it imports distutils.version
-            from thop import profile
-        image = (in_channels, image_size, image_size)
-        return without_data(lambda device: _thop(profile, model, image, device), image)
-    except Exception as error:
-        log.warning("no count by thop: %s: %s", type(error).__name__, error)
-        return None
-
-
-def _check_thop() -> None:
-    try:
-        metadata.distribution("ultralytics-thop")
-    except metadata.PackageNotFoundError:
-        metadata.distribution("thop")
-    else:
-        raise ImportError("ultralytics-thop is installed in the place of thop")
-
-
-def _thop(
-    profile: Callable[..., Any], model: nn.Module, image: tuple[int, int, int], device: str
-) -> tuple[int, int]:
-    x = torch.zeros(1, *image, device=device)
-    macs, params = profile(data_free(model, device), inputs=(x,), verbose=False)
-    return int(macs), int(params)
-
-
-def flop_counter_macs(model: nn.Module, image_size: int = 224, in_channels: int = 3) -> int:
-    """MACs as torch.utils.flop_counter counts them: its FLOPs / 2.
-
-    torch has no formula for deformable convolutions: torchvision's operator gets that of the
-    convolution here, and takes the place of our layer's own arithmetic. Raises UsageError where the
-    network cannot take the image.
-    """
-    image = (in_channels, image_size, image_size)
-    return without_data(lambda device: _flop_counter(model, image, device), image)
-
-
-def _flop_counter(model: nn.Module, image: tuple[int, int, int], device: str) -> int:
-    from torch.utils.flop_counter import FlopCounterMode
-    from torchvision.ops import deform_conv2d
-
-    model = data_free(model, device)
-    for layer in model.modules():
-        if isinstance(layer, DeformConv2d):
-            layer.forward = partial(_torchvision_forward, layer, deform_conv2d)
-    formula = {torch.ops.torchvision.deform_conv2d: _deformable_flops}
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=formula) as mode:
-        model(torch.zeros(1, *image, device=device))
-    return mode.get_total_flops() // 2
-
-
-def _torchvision_forward(layer: DeformConv2d, operator: Callable[..., Tensor], x: Tensor) -> Tensor:
-    offset, mask = layer.offsets_and_masks(x)
-    geometry = (layer.stride, layer.padding, layer.dilation)
-    return operator(x, offset, layer.conv.weight, None, *geometry, mask)
-
-
-def _deformable_flops(x: Any, weight: Any, *arguments: Any, out_shape: Any) -> int:
-    return 2 * prod(out_shape) * prod(weight[1:])

@@ -1,48 +1,53 @@
-"""`lwbench profile`: a network's cost under every counting rule, as text or data."""
+"""A network's cost under every counting rule, as plain data, and its presentation as text."""
 
 import csv
 import io
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from rich.table import Table
+from torch import nn
 
-from ..errors import UsageError, nearest
 from ..logs import console, metric
-from ..measure.complexity import RULES, Complexity, count, flop_counter_macs, thop_macs
-from ..registry import MODELS
+from .complexity import complexity
+from .counters import compared, thop_not_covered
+from .data_free import measured
+from .walk import walked
 
-FORMATS = ("terminal", "markdown", "csv", "json")
-OTHER_COUNTERS = ("thop", "flop_counter")
+NAMED_CLASSES = 6  # of the classes that a rule does not cover, on a terminal
 
 
-def profile(config: dict[str, Any], name: str) -> dict[str, Any]:
-    """Everything that is counted of one network, as plain data.
+def profile(
+    build: Callable[[], nn.Module], name: str, *, image_size: int, num_classes: int, layers: bool
+) -> dict[str, Any]:
+    """Return everything that is counted of the network that `build` returns, as plain data.
 
-    `macs` holds each named rule's figure; `thop` is the installed package's, None where it fails,
-    and `flop_counter` torch's FlopCounterMode, halved.
+    `macs` holds each named rule's figure; "thop" is the installed package's and "flop_counter"
+    torch's FlopCounterMode, halved; each is None where it fails. Raises UsageError if the network
+    cannot be built or cannot take images of this size.
     """
-    size = config["image_size"]
-    with torch.device("meta"):  # a count needs no weights
-        model = MODELS.build(config["model"], config["num_classes"])
-    cost: Complexity = count(model, image_size=size)
-    facts = asdict(cost)
-    layers = facts.pop("layers")
-    thop = thop_macs(model, size)
-    facts["macs"] |= {
-        "thop": None if thop is None else thop[0],
-        "flop_counter": flop_counter_macs(model, size),
-    }
-    found = {"model": name, "image_size": size, "num_classes": config["num_classes"], **facts}
-    return found | ({"layers": layers} if config["layers"] else {})
+
+    def figures(model: nn.Module) -> dict[str, Any]:
+        walk = walked(model, (3, image_size, image_size))
+        facts = asdict(complexity(walk))
+        facts["macs"] |= compared(model, image_size)
+        if facts["macs"]["thop"] is not None:
+            facts["not_covered"]["thop"] = thop_not_covered(walk)
+        return facts
+
+    facts = measured(build, figures)
+    by_layer = facts.pop("layers")
+    found = {"model": name, "image_size": image_size, "num_classes": num_classes, **facts}
+    return found | ({"layers": by_layer} if layers else {})
 
 
 def show(profiles: list[dict[str, Any]], format: str) -> None:
-    """Print profiles: one network in full, several as a row each."""
-    if format not in FORMATS:
-        raise UsageError(f"format={format!r}{nearest(format, FORMATS)}")
+    """Print profiles as "terminal", "markdown", "csv" or "json".
+
+    On a terminal one network is shown in full, several as a row each.
+    """
     if format == "json":
         print(json.dumps(profiles if len(profiles) > 1 else profiles[0], indent=2))
     elif format == "terminal" and len(profiles) == 1:
@@ -57,18 +62,18 @@ def show(profiles: list[dict[str, Any]], format: str) -> None:
 
 
 def _row(p: dict[str, Any]) -> dict[str, Any]:
-    macs = {rule: value for rule, value in p["macs"].items()}
-    unknown = sum(p["unknown"].values())
     return {
         "model": p["model"],
         "image_size": p["image_size"],
         "params": p["params"],
         "buffers": p["buffers"],
-        **macs,
+        **p["macs"],
         "deform_sampling": p["deform_sampling"],
         "activations": p["activations"],
         "peak_bytes": p["peak_bytes"],
-        "unknown": unknown,
+        "unknown": sum(p["unknown"].values()),
+        # the rules whose figure leaves something out
+        "not_covered": " ".join(rule for rule, classes in p["not_covered"].items() if classes),
     }
 
 
@@ -125,20 +130,39 @@ def _show_one(p: dict[str, Any]) -> None:
     for rule, value in p["macs"].items():
         known = "-" if value is None else f"{value:>16,}  {metric(value):>9}"
         screen.print(f"  {rule:<14}{known}  {RULE_WORDS.get(rule, '')}")
+    for rules, classes in _grouped(p["not_covered"]):
+        screen.print(f"counted as 0 by {rules}: {_named(classes)}")
     if p["unknown"]:
-        found = ", ".join(f"{name} x {times}" for name, times in p["unknown"].items())
-        screen.print(f"unknown, not counted: {found}")
+        unknown = _named(p["unknown"])
+        screen.print(f"operators that no rule knows, counted as 0: {unknown}")
     if p.get("layers"):
         _show_rows([_layer_row(layer) for layer in p["layers"]], "terminal")
 
 
+def _grouped(not_covered: dict[str, dict[str, int]]) -> list[tuple[str, dict[str, int]]]:
+    """Return what rules do not cover, with the rules that leave the same classes out together."""
+    groups: dict[str, list[str]] = {}
+    for rule, classes in not_covered.items():
+        if classes:
+            groups.setdefault(json.dumps(classes), []).append(rule)
+    return [(", ".join(rules), json.loads(classes)) for classes, rules in groups.items()]
+
+
+def _named(times: dict[str, int]) -> str:
+    """Return "Hardswish x 19, Sigmoid x 2", or the most frequent ones of many."""
+    words = [f"{name} x {count}" for name, count in times.items()]
+    more = len(words) - NAMED_CLASSES
+    if more > 1:
+        words[NAMED_CLASSES:] = [f"and {more} more"]
+    return ", ".join(words)
+
+
 RULE_WORDS = {
-    "plain": "convolutions and linear layers; most papers' rule",
+    "plain": "convolutions and matrix products, as most papers count",
     "conv_only": "convolutions alone",
-    "thop2020": "thop as of 2020: norms, pools and biases too",
-    "torchstat": "torchstat: activations too",
-    "ptflops": "ptflops 0.6",
-    "thop": "the installed thop; blind to deformable layers",
+    "thop2020": "thop 0.0.31 of 2020: norms, pooling and convolution biases too",
+    "torchstat": "torchstat 0.0.7: activations too",
+    "ptflops": "ptflops 0.6.4: all biases too",
+    "thop": "the installed thop; does not see deformable layers",
     "flop_counter": "torch's FlopCounterMode, halved",
 }
-assert set(RULES) <= set(RULE_WORDS)
