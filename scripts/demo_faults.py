@@ -170,7 +170,7 @@ def torch_loads(folder: Path) -> Outcome:
 
 def ours_loads(folder: Path) -> Outcome:
     path, weights = folder / "x.pt", torch.randn(1000)
-    checkpoint.save(path, checkpoint.packed({"model": weights}))
+    checkpoint.save(path, {"model": weights})
     flip(path, weights)
     try:
         checkpoint.load(path)
@@ -215,11 +215,7 @@ def torch_saves(folder: Path) -> Outcome:
 
 
 def ours_saves(folder: Path) -> Outcome:
-    return without_room(
-        lambda path, state: checkpoint.save(path, checkpoint.packed(state)),
-        checkpoint.load,
-        folder,
-    )
+    return without_room(checkpoint.save, checkpoint.load, folder)
 
 
 CASES = [

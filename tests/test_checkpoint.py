@@ -1,6 +1,8 @@
 """Checkpoints: what is damaged is noticed, what runs code is refused, the one before stands by."""
 
 import os
+import signal
+import tracemalloc
 import zipfile
 
 import pytest
@@ -16,7 +18,7 @@ from lwbench.runs.directory import Run
 @pytest.fixture
 def saved(tmp_path):
     path = tmp_path / "last.pt"
-    checkpoint.save(path, checkpoint.packed({"model": network().state_dict()}))
+    checkpoint.save(path, {"model": network().state_dict()})
     return path
 
 
@@ -73,11 +75,46 @@ def test_a_checkpoint_that_runs_code_is_refused_and_runs_nothing(tmp_path):
 
     evil = {"model": Evil()}
     torch.save(evil, tmp_path / "plain.pt")
-    checkpoint.save(tmp_path / "signed.pt", checkpoint.packed(evil))  # with a digest that fits
+    checkpoint.save(tmp_path / "signed.pt", evil)  # with a digest that fits
     for name in ("plain.pt", "signed.pt"):
         with pytest.raises(DamagedError, match="not a readable checkpoint"):
             checkpoint.load(tmp_path / name)
     assert not (tmp_path / "ran").exists()
+
+
+def test_no_copy_of_the_tensors_is_made_in_memory(tmp_path):
+    state = {"model": {str(number): torch.rand(1 << 22) for number in range(4)}}  # 16 MB each
+    tracemalloc.start()
+    try:
+        checkpoint.save(tmp_path / "last.pt", state)
+        checkpoint.load(tmp_path / "last.pt")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 << 20
+
+
+def test_a_signal_in_the_write_of_a_checkpoint_ends_it_and_the_old_one_stands(tmp_path):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, {"epoch": 1})
+
+    class Signalled(Exception):
+        pass
+
+    def handler(signum, frame):
+        raise Signalled
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        for delay in (0.001, 0.005, 0.02, 0.05):
+            with pytest.raises(Signalled):
+                signal.setitimer(signal.ITIMER_REAL, delay)
+                while True:
+                    checkpoint.save(path, {"epoch": 1, "tensor": torch.zeros(1 << 20)})
+            assert checkpoint.load(path)["epoch"] == 1
+            assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_a_missing_checkpoint_is_a_usage_error(tmp_path):

@@ -137,7 +137,7 @@ def test_a_result_that_cannot_be_written_is_said_and_made_up_for(disk, job, caps
     job.append(f"out={disk.folder / 'out'}")
     assert main(job) == 1
     said = capsys.readouterr().err
-    assert "No space left" in said and "the same command goes on" in said
+    assert "No space left" in said and "the same command continues" in said
     assert not list(disk.folder.glob("out/*/*/*/result.json"))
     disk.free()
     monkeypatch.undo()
@@ -159,7 +159,7 @@ def test_a_file_size_limit_is_a_full_disk_too(job, tmp_path):
     )
     assert done.returncode == 1
     first, *_, last = done.stderr.splitlines()
-    assert "File too large): training goes on" in first and "the same command goes on" in last
+    assert "File too large): training continues" in first and "the same command continues" in last
     assert done.stderr.count("\n") == 3 and "Traceback" not in done.stderr
     assert "epoch 1/1" in done.stdout
 
@@ -253,9 +253,9 @@ def test_a_run_needs_neither_a_home_nor_utf_8(job, tmp_path):
         assert b"Error" not in done.stderr
     (result,) = tmp_path.glob("here/images/mb0/*/result.json")
     assert json.loads(result.read_text("utf-8"))["epochs"] == 1
-    # where Python itself cannot name such a folder, one line says so
+    # a folder whose name this locale cannot write is found by its bytes
     done = lwbench(*job, "out=größe", cwd=tmp_path, environment=environment)
-    assert done.returncode == 2 and done.stderr.count(b"\n") == 1
+    assert done.returncode == 0 and list(tmp_path.glob("größe/images/mb0/*/result.json"))
 
 
 def test_a_reader_that_leaves_ends_no_training(job, tmp_path):

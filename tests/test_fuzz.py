@@ -464,7 +464,8 @@ def test_any_tree_of_files_is_answered_and_leaves_a_whole_run_or_none(cases, tmp
 def test_a_damaged_checkpoint_is_never_loaded(cases, tmp_path):
     path = tmp_path / "x.pt"
     state = {"model": {"weight": torch.arange(300.0), "bias": torch.ones(3)}, "epoch": 3}
-    whole = checkpoint.packed(state)
+    checkpoint.save(path, state)
+    whole = path.read_bytes()
 
     @cases
     @given(damaged(whole))

@@ -283,7 +283,7 @@ def told(folder, event, what, signum, *arguments):
 @pytest.mark.parametrize(
     ("event", "what", "signum", "code"),
     [
-        ("import", "sklearn.datasets", signal.SIGTERM, 143),  # the images are being read
+        ("open", "digits.csv", signal.SIGTERM, 143),  # the images are being read
         # the network's builder is looked for; by importlib, which tells of no import
         ("open", os.path.join("models", "__pycache__", "ldc."), signal.SIGINT, 130),
         ("import", "torch.optim", signal.SIGUSR1, 75),  # torch itself is loading

@@ -1,49 +1,99 @@
-"""Checkpoints: tensors and plain data, whole or refused, read without running pickled code.
+"""Checkpoints: tensors and plain data, complete or refused, read without running pickled code.
 
-torch notices neither a flipped bit nor, always, a cut. So the file carries a sha256 of itself, in
-the one place that a zip archive, which is what torch writes, has for a text: the comment at its
-end. It stays one file, moved into place in one step, that torch.load and unzip read as any other.
+torch notices neither a flipped bit nor, always, a truncated file. So each file carries its sha256
+in the one place that a zip archive, which is what torch writes, has for text: the comment at its
+end.
+It stays a single file, replaced in one step, that torch.load and unzip read as any other.
 """
 
 import hashlib
-import io
 import logging
+import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 from torch import nn
 
 from ..errors import DamagedError, UsageError
-from ..runs.files import write_atomically
+from ..runs.files import replacing
 
 log = logging.getLogger("lwbench")
 _END = b"PK\5\6"  # a zip archive's last record: 22 bytes, the last two of them the comment's length
+_LONGEST_END = 22 + 0xFFFF  # with the longest comment
+_PIECE = 1 << 20  # bytes read at once
 _COMMENT = 7 + 64  # "sha256:" and as many digits
 
 
-def packed(state: dict[str, Any]) -> bytes:
-    """`state` (tensors, numbers, text, lists, mappings) as a file's content, digest included."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    archive = buffer.getvalue()[:-2] + _COMMENT.to_bytes(2, "little")
-    return archive + _digest(archive)
+def save(path: Path, state: dict[str, Any], previous: Path | None = None) -> None:
+    """Write `state` (tensors, numbers, text, lists, mappings) to `path` in one step.
+
+    What stood at `path` moves to `previous`, if given. No copy of the tensors is made in memory.
+    Raises OSError, with `path` as it was.
+    """
+    with replacing(path, previous) as file:
+        archive = _Archive(file)
+        torch.save(state, cast(IO[bytes], archive))  # which calls write and flush alone
+        archive.close()
 
 
-def save(path: Path, content: bytes, previous: Path | None = None) -> None:
-    """Write what `packed` made to `path` in one step; what stood there moves to `previous`."""
-    write_atomically(path, content, previous)
+class _Archive:
+    """The file that torch.save writes a zip archive to; adds a comment with the archive's digest.
+
+    The comment's length, the last two bytes of the archive, stands before the comment and is part
+    of what the digest covers. So the last two bytes are held back until the end is known.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._digest = file, hashlib.sha256()
+        self._held = b""
+        self._error: BaseException | None = None
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Take a piece of the archive; an error is kept for `close`.
+
+        The caller is C++ code that answers an exception by writing the rest of its archive.
+        """
+        if self._error is None:
+            try:
+                self._take(memoryview(data).cast("B"))
+            except BaseException as error:
+                self._error = error
+        return len(data)
+
+    def flush(self) -> None:
+        """torch.save calls it; `replacing` flushes the file."""
+
+    def close(self) -> None:
+        """Write the end and the digest. Raises what `write` was stopped by."""
+        if self._error is not None:
+            raise self._error
+        self._emit(_COMMENT.to_bytes(2, "little"))
+        self._file.write(_comment(self._digest))
+
+    def _take(self, piece: memoryview) -> None:
+        if len(piece) < 2:
+            piece = memoryview(self._held + piece)
+        else:  # as nearly always; large pieces are not copied
+            self._emit(self._held)
+        self._emit(piece[:-2])
+        self._held = bytes(piece[-2:])
+
+    def _emit(self, piece: bytes | memoryview) -> None:
+        self._digest.update(piece)
+        self._file.write(piece)
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint, ours or another tool's, onto the CPU.
+    """Return the content of a checkpoint, ours or another tool's, on the CPU.
 
     Raises UsageError where it is missing, DamagedError where it is damaged or not plain data.
     """
     try:
-        content = path.read_bytes()
-        _check_digest(content)
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:
+            _check_digest(file)
+            file.seek(0)
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UsageError(f"no checkpoint at {path}") from None
     except Exception as error:  # torch raises many kinds for a damaged file
@@ -73,19 +123,31 @@ def load_newest(last: Path, previous: Path) -> dict[str, Any] | None:
         return state
 
 
-def _digest(archive: bytes) -> bytes:
-    return b"sha256:" + hashlib.sha256(archive).hexdigest().encode()
-
-
-def _check_digest(content: bytes) -> None:
+def _check_digest(file: BinaryIO) -> None:
     """Raises ValueError for an archive that was cut or changed. Other tools' have no digest."""
-    if not content.startswith(b"PK"):
+    if file.read(2) != b"PK":
         return
-    end = content.rfind(_END) + 22
-    if end < 22 or len(content) != end + int.from_bytes(content[end - 2 : end], "little"):
+    size = file.seek(0, os.SEEK_END)
+    start = file.seek(max(0, size - _LONGEST_END))
+    tail = file.read()
+    found = tail.rfind(_END)
+    length, comment = tail[found + 20 : found + 22], tail[found + 22 :]
+    if found < 0 or len(comment) != int.from_bytes(length, "little"):
         raise ValueError("it is cut off")
-    if content[end:] not in (b"", _digest(content[:end])):
+    if not comment:
+        return
+    file.seek(0)
+    digest, left = hashlib.sha256(), start + found + 22
+    while left > 0:
+        piece = file.read(min(left, _PIECE))
+        digest.update(piece)
+        left -= len(piece) or left  # a file that became shorter meanwhile
+    if comment != _comment(digest):
         raise ValueError("its digest does not match its content")
+
+
+def _comment(digest: "hashlib._Hash") -> bytes:
+    return b"sha256:" + digest.hexdigest().encode()
 
 
 def weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -8,12 +8,14 @@ import io
 import os
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
+
+from ..runs.directory import Row
 
 TAGS = {
     "train/loss": "train_loss",
@@ -35,7 +37,7 @@ class Curves:
         self._folder, self._epochs = folder, 0
         self._path: Path | None = None
 
-    def write(self, rows: list[dict[str, Any]]) -> None:
+    def write(self, rows: Sequence[Row]) -> None:
         """Add the rows of metrics.csv that are not there yet, all or none. Raises OSError."""
         events = [_event(row) for row in rows[self._epochs :]]
         if self._path is None:  # earlier files may be torn: TensorBoard drops what they hold
@@ -71,7 +73,7 @@ class Curves:
         return f"events.out.tfevents.{stamp:010}.{platform.node()}.{os.getpid()}"
 
 
-def _event(row: dict[str, Any]) -> Event:
+def _event(row: Row) -> Event:
     values = [
         Summary.Value(tag=tag, simple_value=row[key]) for tag, key in TAGS.items() if key in row
     ]

@@ -1,51 +1,59 @@
-"""What a training writes while it runs. A full disk costs it one warning and no result."""
+"""What a training writes while it runs. A full disk costs one warning, and no result."""
 
-import io
+import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..runs.directory import Run
-from ..runs.files import explained_writes, write_atomically
+from ..runs.directory import Row, Run
+from ..runs.files import explained_writes, replacing
 from . import checkpoint
 from .curves import Curves
 
 log = logging.getLogger("lwbench")
 
+Arrays = Mapping[str, np.ndarray]
+
 
 class Recorder:
-    """The records of `run`. What cannot be written is kept and tried again at the next occasion."""
+    """Writes the records of `run`; what cannot be written is written at the next occasion."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self._curves = Curves(run.path)
-        self._best: bytes | None = None  # until they are on disk
-        self._last: bytes | None = None
-        self._trained = 0, 0
+        # what is not on the disk yet
+        self._best: dict[str, Any] | None = None
+        self._last: dict[str, Any] | None = None
         self._has_warned = False
 
-    def epoch(self, rows: list[dict[str, Any]]) -> None:
-        """Write metrics.csv and the curves; `rows`: an epoch each, from the first."""
+    def epoch(self, rows: Sequence[Row]) -> None:
+        """Write metrics.csv and the curves. `rows`: one per epoch, from the first epoch on."""
         self._attempt(lambda: self.run.write_metrics(rows))
         self._attempt(lambda: self._curves.write(rows))
 
     def best(self, state: dict[str, Any]) -> None:
-        """The best epoch's weights, written with the next checkpoint."""
-        self._best = checkpoint.packed(state)
+        """Take the weights of the best epoch so far; `checkpoint` must follow before training."""
+        self._best = state
 
     def checkpoint(self, state: dict[str, Any], *, epochs: int, steps: int) -> bool:
-        """Write best.pt and last.pt; whether that worked. The last.pt before is previous.pt.
+        """Write best.pt and last.pt, and return whether that worked.
 
-        `epochs`, `steps`: what this start has trained, for env.json.
+        The former last.pt becomes previous.pt. `epochs` and `steps`: what this start of the run has
+        trained, for env.json.
         """
-        self._last = checkpoint.packed(state)
-        self._trained = epochs, steps
-        return self._attempt(self._write_checkpoints)
+        self._last = state
+        is_saved = self._attempt(self._write_checkpoints)
+        if is_saved:
+            self._attempt(lambda: self.run.record_progress(epochs=epochs, steps=steps))
+        elif self._best is not None:
+            # its tensors are those that training changes, and the next epoch may be a worse one
+            self._best = copy.deepcopy(self._best)
+        return is_saved
 
-    def finish(self, rows: list[dict[str, Any]], arrays: dict[str, dict[str, np.ndarray]]) -> None:
+    def finish(self, rows: Sequence[Row], arrays: Mapping[str, Arrays]) -> None:
         """Write everything, `arrays` as <name>.npz. Raises LwbenchError where that fails."""
         with explained_writes(self.run.path):
             self.run.write_metrics(rows)
@@ -56,12 +64,12 @@ class Recorder:
 
     def _write_checkpoints(self) -> None:
         folder = self.run.checkpoints
-        if self._best is not None:  # first: last.pt says which epoch is the best
+        # best.pt first: last.pt says which epoch was the best, and must not be ahead of it
+        if self._best is not None:
             checkpoint.save(folder / "best.pt", self._best)
             self._best = None
         if self._last is not None:
             checkpoint.save(folder / "last.pt", self._last, previous=folder / "previous.pt")
-            self.run.record_progress(epochs=self._trained[0], steps=self._trained[1])
             self._last = None
 
     def _attempt(self, write: Callable[[], None]) -> bool:
@@ -70,8 +78,9 @@ class Recorder:
         except OSError as error:
             reason = error.strerror or str(error)
             log.log(
+                # a disk that stays full fails at every epoch: one warning is enough on the screen
                 logging.INFO if self._has_warned else logging.WARNING,
-                "cannot write to %s (%s): training goes on, and tries again",
+                "cannot write to %s (%s): training continues, and the next save tries again",
                 self.run.path,
                 reason,
             )
@@ -80,7 +89,6 @@ class Recorder:
         return True
 
 
-def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    write_atomically(path, buffer.getvalue())
+def _write_arrays(path: Path, arrays: Arrays) -> None:
+    with replacing(path) as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)

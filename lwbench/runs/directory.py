@@ -6,7 +6,7 @@ The only contract between training and everything after it. Knows neither torch 
 import csv
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ METRICS = (
 )
 OFFSET_METRICS = ("offset_mean", "offset_max")  # pixels; networks with deformable layers only
 
+Row = dict[str, Any]  # of metrics.csv, an epoch: numbers by column
 # libyaml's, where it is there: ten times as fast, which a thousand runs notice
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -217,8 +218,8 @@ class Run:
             log.warning("%s is damaged and left out", path)
             return []
 
-    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
-        """Replace metrics.csv by `rows`, an epoch each; the first row decides the columns."""
+    def write_metrics(self, rows: Sequence[Row]) -> None:
+        """Replace metrics.csv by `rows`, one per epoch; the first row determines the columns."""
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, fieldnames=list(rows[0]))
         writer.writeheader()

@@ -1,11 +1,12 @@
 """Whether a run may be resumed: the same images, the same configuration, or more epochs of it."""
 
+import shutil
 from collections.abc import Callable
 from typing import Protocol
 
 from ..errors import UsageError
 from .directory import Run
-from .files import explained_writes, write_atomically
+from .files import explained_writes, replacing
 from .runconfig import RunConfig
 
 
@@ -66,7 +67,8 @@ def extended(run: Run, config: RunConfig, data: Images, scheduler: ScheduleSpec)
     _check_same_rates(shorter, config, data.steps_per_epoch, scheduler)
     with explained_writes(run.path):  # last.pt is written last: it marks the copy as complete
         for name in ("env.json", "checkpoints/best.pt", "checkpoints/last.pt"):
-            write_atomically(run.path / name, (shorter.path / name).read_bytes())
+            with open(shorter.path / name, "rb") as source, replacing(run.path / name) as target:
+                shutil.copyfileobj(source, target)
 
 
 def _longest_shorter(run: Run, config: RunConfig) -> Run | None:
