@@ -194,6 +194,7 @@ def _composed(verb: str, overrides: Sequence[str]) -> tuple[dict[str, Any], dict
         plain = cast(Plain, OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     except Exception as error:  # Hydra raises AssertionError and RecursionError too; the overrides
         raise _explained(verb, others, error) from None  # are the cause of all of them
+    _remove_ours(plain, overrides)
     for key, value in texts.items():
         _set(plain, key, value)
     _name_data(plain)
@@ -216,6 +217,16 @@ def _name_data(config: dict[str, Any]) -> None:
     if isinstance(data, dict) and {"root", "name"} <= data.keys() and data["name"] is None:
         root = data["root"]
         data["name"] = os.path.basename(os.path.realpath(str(root))) if root else None
+
+
+def _remove_ours(config: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Remove `ours`, which documents the configuration files and is read by tables.recipe."""
+    for override in overrides:
+        if (key := override_key(override)) in ("ours", "data.ours"):
+            raise UsageError(f"{key} describes a configuration file and cannot be set")
+    for holder in (config, config.get("data")):
+        if isinstance(holder, dict):
+            holder.pop("ours", None)
 
 
 def _refuse_hydra_keys(overrides: Sequence[str]) -> None:

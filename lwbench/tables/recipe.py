@@ -1,10 +1,10 @@
-"""The recipe's values that no document states, read where they are marked: in the configuration.
+"""The recipe values that a document does not state: the key `ours` of the configuration files.
 
-`conf/data` and `conf/experiment` mark values as `paper` or `ours`, behind or above each, or behind
-the mapping that holds them.
+`conf/experiment/<document>.yaml` and `conf/data/<set>.yaml` list them under `ours`; a mapping's key
+stands for all keys in it. What an experiment sets and does not list is stated by the document, so
+it takes precedence over the data set's list. The key is removed when a configuration is composed.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
@@ -14,76 +14,63 @@ import yaml
 from ..paths import conf_folder
 from ..runs.runconfig import RunConfig
 
-_MARK = re.compile(r"(?:^|\s)#\s*(ours|paper)\b")
-
 
 def ours(runs: Iterable[tuple[str, str | None, RunConfig]]) -> list[str]:
-    """What runs hold under the keys that are marked as ours: `batch_size 128`.
+    """The values of runs under the keys that are ours: `batch_size 128`.
 
-    Each is a data set, an experiment and a configuration; the experiment's marks go before the data
-    set's. Values that differ between data sets name them: `epochs 20 (digits)`.
+    A run is given by its data set, experiment and configuration. Values that differ between data
+    sets name them: `epochs 20 (digits)`.
     """
-    values: dict[str, dict[str, list[str]]] = {}
+    values: dict[str, dict[str, dict[str, None]]] = {}
     for data, experiment, config in runs:
-        flat = config.identifying
-        for key in _keys(data, experiment, flat):
-            sets = values.setdefault(key, {}).setdefault(str(flat[key]), [])
-            sets += [] if data in sets else [data]
-    return [text for key, found in values.items() for text in _written(key, found)]
+        for key, value in config.identifying.items():
+            if is_ours(key, data, experiment):
+                values.setdefault(key, {}).setdefault(str(value), {})[data] = None
+    texts = []
+    for key, found in values.items():
+        name = key.removesuffix(".builder")
+        for value, sets in found.items():
+            texts.append(f"{name} {value}" + (f" ({', '.join(sets)})" if len(found) > 1 else ""))
+    return texts
+
+
+def is_ours(key: str, data: str, experiment: str | None) -> bool:
+    """Whether the documents leave a key of the configuration unstated."""
+    by_data, in_data = _listed_and_set("data", data)
+    names = [key]
+    # a data set's recipe is what other keys refer to: optimizer.lr is ${data.recipe.lr}
+    if (default := f"data.recipe.{key.rpartition('.')[2]}") in in_data:
+        names.append(default)
+    if experiment is not None:
+        by_experiment, in_experiment = _listed_and_set("experiment", experiment)
+        if any(_covers(entry, name) for entry in by_experiment for name in names):
+            return True
+        if key in in_experiment:
+            return False
+    return any(_covers(entry, name) for entry in by_data for name in names)
+
+
+def _covers(entry: str, key: str) -> bool:
+    return key == entry or key.startswith(f"{entry}.")
 
 
 @cache
-def marks(group: str, option: str) -> dict[str, bool]:
-    """Dotted keys of a configuration file that are marked: True for ours, False for the paper's.
+def _listed_and_set(group: str, option: str) -> tuple[list[str], set[str]]:
+    """What a configuration file lists as ours, and the dotted keys that it sets.
 
-    Empty where there is no such file, as for a user's own images.
+    Both are empty where there is no such file, as for a user's own images.
     """
     path = conf_folder() / group / f"{option}.yaml"
     if not path.is_file():
-        return {}
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return dict(_marks(yaml.compose("\n".join(lines), yaml.SafeLoader), lines, "", None))
+        return [], set()
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    prefix = "data." if group == "data" else ""
+    return [prefix + entry for entry in content.pop("ours", [])], set(_dotted(content, prefix))
 
 
-def _marks(
-    node: yaml.Node, lines: list[str], prefix: str, inherited: bool | None
-) -> Iterator[tuple[str, bool]]:
-    if not isinstance(node, yaml.MappingNode):
-        if inherited is not None:
-            yield prefix.removesuffix("."), inherited
-        return
-    for key, value in node.value:
-        mark = _mark(lines, key.start_mark.line)
-        own = inherited if mark is None else mark
-        yield from _marks(value, lines, f"{prefix}{key.value}.", own)
-
-
-def _mark(lines: list[str], at: int) -> bool | None:
-    """What is said behind a line, or in the comment that begins above it; None: nothing."""
-    top = at
-    while top > 0 and lines[top - 1].lstrip().startswith("#"):
-        top -= 1
-    for line in (lines[at], lines[top]):
-        if found := _MARK.search(line):
-            return found[1] == "ours"
-    return None
-
-
-def _keys(data: str, experiment: str | None, flat: Mapping[str, Any]) -> list[str]:
-    """The keys of a resolved configuration that are ours."""
-    is_ours: dict[str, bool] = {}
-    for key, mark in marks("data", data).items():
-        room, _, name = key.partition(".")
-        if room != "recipe":
-            is_ours[f"data.{key}"] = mark
-            continue
-        # a data set's recipe is what other keys refer to: optimizer.lr is ${data.recipe.lr}
-        is_ours |= {k: mark for k in flat if k.rpartition(".")[2] == name}
-    is_ours |= marks("experiment", experiment) if experiment else {}
-    return [key for key in flat if is_ours.get(key)]
-
-
-def _written(key: str, found: Mapping[str, list[str]]) -> list[str]:
-    if len(found) == 1:
-        return [f"{key} {next(iter(found))}"]
-    return [f"{key} {value} ({', '.join(sets)})" for value, sets in found.items()]
+def _dotted(content: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
