@@ -83,12 +83,15 @@ def stored(table: Path) -> set[tuple[str, str, str]]:
 
 
 def networks() -> list[tuple[str, str, str]]:
-    """Every network as (library, version, name)."""
+    """Every network as (library, version, name); of timm one of each family first, and so on."""
     import timm
     import torchvision
 
     tv = torchvision.models.list_models(module=torchvision.models)
-    found = [("torchvision", name) for name in tv] + [("timm", n) for n in timm.list_models()]
+    families = [timm.list_models(module=module) for module in timm.list_modules()]
+    ranked = {name: rank for family in families for rank, name in enumerate(family)}
+    names = sorted(timm.list_models(), key=lambda name: ranked.get(name, 0))
+    found = [("torchvision", name) for name in tv] + [("timm", name) for name in names]
     return [(library, metadata.version(library), name) for library, name in found]
 
 

@@ -7,6 +7,8 @@ it is deterministic. Only the image's gradient, which a stem does not need, uses
 
 Sums are accumulated in float32 as outer products rather than on matrix units: a stem has 27 terms.
 """
+# Triton reads the annotations of kernels: their parameters are pointers and numbers without types.
+# mypy: disable-error-code="no-untyped-def"
 
 import warnings
 from collections.abc import Callable

@@ -1,1 +1,1 @@
-"""Networks, one file a family. Importing a module registers its builders in `registry.MODELS`."""
+"""Networks, one file per family. Importing a module registers its builders in `registry.MODELS`."""

@@ -1,8 +1,8 @@
 """MobileNet and MobileNetV2 in the CIFAR forms that hsnet, table 4 counted (2.34 G and 2.42 G).
 
 MobileNet (Howard et al. 2017, table 1), https://arxiv.org/abs/1704.04861; MobileNetV2 (Sandler et
-al., CVPR 2018, table 2), https://arxiv.org/abs/1801.04381. Both keep the size in the first layers;
-convolutions with a bias before their norm move the counts: see `layers.biased`.
+al., CVPR 2018, table 2), https://arxiv.org/abs/1801.04381. The first layers of both have stride 1;
+convolutions with a bias before their norm change the counts: see `layers.biased`.
 """
 
 import torch.nn.functional as F
@@ -32,7 +32,7 @@ STAGES = [  # MobileNetV2, table 2, but for the stride of the 160 stage: 1, not 
 
 
 class CifarMobileNet(nn.Module):
-    """See `cifar_mobilenet`."""
+    """The network that `cifar_mobilenet` builds."""
 
     def __init__(self, num_classes: int, *, stem: nn.Module, dropout: float) -> None:
         super().__init__()
@@ -64,8 +64,8 @@ def cifar_mobilenet(
 ) -> nn.Module:
     """MobileNet for small images; input (N, 3, H, W), output (N, num_classes) logits.
 
-    The first convolution has stride 1, the pointwise convolutions have biases. `dropout` sits
-    before the classifier. The strides add up to 16.
+    The first convolution has stride 1, the pointwise convolutions have biases. `dropout` is applied
+    before the classifier. The total stride is 16.
     """
     first = stem_conv(3, 32, stride=1, stem=stem, offsets=offsets)
     return initialise(CifarMobileNet(num_classes, stem=first, dropout=dropout))
@@ -74,8 +74,8 @@ def cifar_mobilenet(
 class InvertedResidual(nn.Module):
     """Expand, depthwise, project: (N, in_channels, H, W) -> (N, out_channels, H / s, W / s).
 
-    All with biases and norms; it expands even where `expansion` is 1. A shortcut where the shape
-    stays.
+    All convolutions have biases and norms; the first exists even for an `expansion` of 1. The input
+    is added where the shapes agree.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int, expansion: int) -> None:
@@ -94,7 +94,7 @@ class InvertedResidual(nn.Module):
 
 
 class CifarMobileNetV2(nn.Module):
-    """See `cifar_mobilenetv2`."""
+    """The network that `cifar_mobilenetv2` builds."""
 
     def __init__(self, num_classes: int, *, stem: nn.Module, dropout: float) -> None:
         super().__init__()
@@ -130,11 +130,13 @@ def cifar_mobilenetv2(
     """MobileNetV2 for small images; input (N, 3, H, W), output (N, num_classes) logits.
 
     The first convolution is 1 x 1 with a padding of 1 (a deformable one likewise: it samples one
-    point), the 160 stage has stride 1, all convolutions have biases, the classifier is one.
-    `dropout` sits before it. The strides add up to 8.
+    point), the stage of 160 channels has stride 1, all convolutions have biases, and the classifier
+    is a convolution. `dropout` is applied before it. The total stride is 8.
     """
     first = stem_conv(3, 32, 1, stride=1, stem=stem, offsets=offsets, bias=True)
-    model = initialise(CifarMobileNetV2(num_classes, stem=first, dropout=dropout))
-    # a linear layer by another name: Kaiming's fan-out would start it at logits of several units
+    model = CifarMobileNetV2(num_classes, stem=first, dropout=dropout)
+    initialise(model)
+    # initialised as the linear layer that it replaces: with Kaiming's fan-out the first logits
+    # would be several units large
     nn.init.normal_(model.classifier.weight, 0.0, 0.01)
     return model

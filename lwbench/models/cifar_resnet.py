@@ -30,7 +30,7 @@ def _pointwise(in_channels: int, out_channels: int, *, ghost: bool, relu: bool) 
 
 
 class Bottleneck(nn.Module):
-    """Reduce, 3 x 3, expand fourfold; `ghost` makes Ghost modules of the two 1 x 1 convolutions.
+    """Reduce, 3 x 3, expand fourfold; with `ghost` both 1 x 1 convolutions are Ghost modules.
 
     (N, in_channels, H, W) -> (N, 4 * width, ceil(H / stride), ceil(W / stride)).
     """
@@ -45,7 +45,8 @@ class Bottleneck(nn.Module):
         self.shortcut = _shortcut(in_channels, 4 * width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        # a function, not a module: the counter that hsnet used saw no activation here
+        # a function rather than a module, since hsnet's counter, which sees modules only, did not
+        # count an activation here
         return F.relu(self.layers(x) + self.shortcut(x))
 
 
@@ -104,11 +105,11 @@ def cifar_resnet(
 ) -> nn.Module:
     """ResNet of bottlenecks for small images; input (N, 3, H, W), output (N, num_classes) logits.
 
-    `depths`: blocks a stage. `stem_channels`: channels of the first convolution, which all widths
-    follow (doubled from stage to stage). `ghost_stages`: the stages (1 is ResNet's conv2_x) whose
-    1 x 1 convolutions, shortcuts aside, become Ghost modules of ratio 2. `dropout` sits before the
-    classifier. Each stage from the second on halves the size: 8 for four stages. Raises UsageError
-    for a stage that is not there.
+    `depths`: blocks per stage. `stem_channels`: channels of the first convolution, which all widths
+    follow (doubled from stage to stage). `ghost_stages`: the stages (1 is ResNet's conv2_x) whose 1
+    x 1 convolutions, shortcuts aside, become Ghost modules of ratio 2. `dropout` is applied before
+    the classifier. Each stage from the second on halves the size: 8 for four stages. Raises
+    UsageError for a stage that is not there.
     """
     if unknown := sorted(set(ghost_stages) - set(range(1, len(depths) + 1))):
         raise UsageError(f"model.ghost_stages={unknown}: the stages are 1 to {len(depths)}")
@@ -145,9 +146,9 @@ def cifar_resnext(
 ) -> nn.Module:
     """ResNeXt (32 x 4d) for small images; input (N, 3, H, W), output (N, num_classes) logits.
 
-    `depths`: blocks a stage. `groups`: the cardinality; a group has 4 channels in stage 1,
-    doubled from stage to stage. `dropout` sits before the classifier. Each stage from the second on
-    halves the size. Raises UsageError for groups that do not divide the channels.
+    `depths`: blocks per stage. `groups`: the cardinality; a group has 4 channels in stage 1,
+    doubled from stage to stage. `dropout` is applied before the classifier. Each stage from the
+    second on halves the size. Raises UsageError for groups that do not divide the channels.
     """
     if 64 % groups:
         raise UsageError(f"model.groups={groups}: a divisor of the first 64 channels is needed")

@@ -110,7 +110,7 @@ def cifar_shufflenet(
 ) -> nn.Module:
     """ShuffleNet (g = 3) for small images; input (N, 3, H, W), output (N, num_classes) logits.
 
-    `dropout` sits before the classifier. The strides add up to 8.
+    `dropout` is applied before the classifier. The total stride is 8.
     """
     first = stem_conv(3, 24, stride=1, stem=stem, offsets=offsets, bias=True)
     stages = nn.Sequential()
@@ -141,8 +141,8 @@ def cifar_shufflenetv2(
 ) -> nn.Module:
     """ShuffleNetV2 1x for small images; input (N, 3, H, W), output (N, num_classes) logits.
 
-    The first convolution has a norm but no ReLU. `dropout` sits before the classifier. The strides
-    add up to 8.
+    The first convolution has a norm but no ReLU. `dropout` is applied before the classifier. The
+    total stride is 8.
     """
     first = stem_conv(3, 24, stride=1, stem=stem, offsets=offsets, bias=True)
     stages = nn.Sequential()

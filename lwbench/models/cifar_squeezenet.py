@@ -25,7 +25,7 @@ FIRES = [  # the paper's table 1, fire2 to fire9; pool: 2 x 2 max pooling before
     (512, 64, 0),
     (512, 64, 1),
 ]
-BYPASSED = (1, 3, 5)  # places in FIRES with a shortcut; fire9, which could have one, has none
+BYPASSED = (1, 3, 5)  # indices in FIRES with a shortcut; fire9, which could have one, has none
 # fmt: on
 
 
@@ -46,7 +46,7 @@ class Fire(nn.Module):
 
 
 class CifarSqueezeNet(nn.Module):
-    """See `cifar_squeezenet`."""
+    """The network that `cifar_squeezenet` builds."""
 
     def __init__(self, num_classes: int, *, stem: nn.Module, dropout: float) -> None:
         super().__init__()
@@ -76,10 +76,12 @@ def cifar_squeezenet(
 ) -> nn.Module:
     """SqueezeNet for small images; input (N, 3, H, W), output (N, num_classes) logits.
 
-    `dropout` sits before the classifying convolution, as in the paper. The strides add up to 8.
+    `dropout` is applied before the classifying convolution, as in the paper. The total stride is 8.
     """
     first = stem_conv(3, 96, stride=1, stem=stem, offsets=offsets, bias=True)
-    model = initialise(CifarSqueezeNet(num_classes, stem=first, dropout=dropout))
-    # a linear layer by another name: Kaiming's fan-out would start it at logits of several units
+    model = CifarSqueezeNet(num_classes, stem=first, dropout=dropout)
+    initialise(model)
+    # initialised as the linear layer that it replaces: with Kaiming's fan-out the first logits
+    # would be several units large
     nn.init.normal_(model.classifier.weight, 0.0, 0.01)
     return model

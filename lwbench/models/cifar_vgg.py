@@ -39,7 +39,7 @@ def _features(first: nn.Module, *, norm: bool, ghost_stages: list[int]) -> nn.Se
 
 
 class CifarVGG(nn.Module):
-    """See `cifar_vgg16`."""
+    """The network that `cifar_vgg16` builds."""
 
     def __init__(
         self, num_classes: int, *, features: nn.Module, hidden: list[int], dropout: float
@@ -54,7 +54,7 @@ class CifarVGG(nn.Module):
         self.classifier = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        # one value a channel already at 32 pixels; larger images are averaged down to it
+        # one value per channel already at 32 pixels; larger images are averaged down to it
         x = self.features(x).mean((2, 3))
         return self.classifier(self.hidden(x))
 
@@ -76,7 +76,7 @@ def cifar_vgg16(
     theirs); a deformable first convolution has no bias, with or without it. `ghost_stages`: the
     stages, 2 to 5, whose convolutions become Ghost modules of 3 x 3 convolutions with ratio 2.
     `hidden`: the linear layers' widths, each followed by `dropout` (without hidden layers there is
-    none). H and W of 32 or more; the strides add up to 32. Raises UsageError for a stage that is
+    none). H and W of 32 or more; the total stride is 32. Raises UsageError for a stage that is
     not there.
     """
     if unknown := sorted(set(ghost_stages) - {2, 3, 4, 5}):

@@ -42,7 +42,7 @@ BLOCKS = [  # the paper's table 7, with the kernels of both releases
 
 
 def divisible_by_4(channels: float) -> int:
-    """The nearest multiple of 4, at least 4 and never 10 % below `channels`."""
+    """Round `channels` to a multiple of 4: the nearest, but not below 90 % of it, at least 4."""
     rounded = max(4, int(channels + 2) // 4 * 4)
     return rounded + 4 if rounded < 0.9 * channels else rounded
 
@@ -50,8 +50,8 @@ def divisible_by_4(channels: float) -> int:
 class GhostExcite(nn.Module):
     """Squeeze-and-excitation by a quarter, (N, C, H, W) -> the same, scaled by channel.
 
-    Early: linear layers and a gate that cuts to [0, 1]. Official: 1 x 1 convolutions, their width a
-    multiple of 4, and a hard sigmoid.
+    Early: linear layers and a gate that clamps to [0, 1]. Official: 1 x 1 convolutions, whose width
+    is a multiple of 4, and a hard sigmoid.
     """
 
     def __init__(self, channels: int, *, release: Release) -> None:
@@ -69,13 +69,14 @@ class GhostExcite(nn.Module):
             self.gate = nn.Hardsigmoid()
 
     def reset_early(self) -> None:
-        """PyTorch's own initialisation for the linear layers, as the early release left them.
+        """Initialise the linear layers as PyTorch does and as the early release left them.
 
-        Weights of 0.01 and no bias would start the gates at 0, where they have hardly a gradient.
+        With weights of 0.01 and no bias the gates would start at 0, where they have hardly a
+        gradient.
         """
-        if self.early:
-            self.reduce.reset_parameters()
-            self.expand.reset_parameters()
+        for layer in (self.reduce, self.expand):
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = self.pool(x)
@@ -90,9 +91,9 @@ class GhostBottleneck(nn.Module):
 
     (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)).
 
-    Ghost module, depthwise convolution at stride 2 only, SE, Ghost module without activation. The
-    shortcut's depthwise convolution is 3 x 3 with a ReLU in the early release, of the block's own
-    kernel without one in the official.
+    Ghost module, depthwise convolution (at stride 2 only), SE, Ghost module without activation. The
+    shortcut's depthwise convolution is 3 x 3 with a ReLU in the early release; in the official one
+    it has the block's kernel and no ReLU.
     """
 
     def __init__(
@@ -191,11 +192,11 @@ def ghostnet(
     release: Release = "early",
     dropout: Fraction = 0.2,
 ) -> nn.Module:
-    """GhostNet at a width multiplier; input (N, 3, H, W), output (N, num_classes) logits.
+    """GhostNet; input (N, 3, H, W), output (N, num_classes) logits.
 
-    `release`: "early" as hsnet counted it, "official" as the published weights need it; they differ
-    in SE, shortcuts and the hidden layer of 1280. `dropout` sits before the classifier (0.2 in both
-    releases). The strides add up to 32.
+    `width`: multiplier of all channels. `release`: "early" as hsnet counted it, "official" as the
+    published weights need it; they differ in SE, shortcuts and the hidden layer of 1280. `dropout`
+    is applied before the classifier (0.2 in both releases). The total stride is 32.
     """
     model = initialise(
         GhostNet(

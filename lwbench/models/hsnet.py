@@ -6,9 +6,9 @@ size; four stages that each halve it, ResHetModel_B first, then ResHetModel_A re
 heterogeneous convolution whose 1 x 1 part is a Ghost module, a Ghost module and a shortcut; ECA in
 A of stages 1 to 3; 1280 channels before the classifier; 231.87 M FLOPs, 3.00 M parameters.
 
-Not given: every width, depth, P, the Ghost ratio, ECA's kernel, the figures' details. The defaults
-are a *fit* of ours to the two totals (2.984 M, 231.81 M under torchstat's rule with 100 classes),
-one of several that come as near.
+Not given: widths, depths, P, the Ghost ratio, ECA's kernel, the figures' details. The defaults are
+a *fit* of ours to the two totals (2.984 M, 231.81 M under torchstat's rule with 100 classes), one
+of several that come equally close.
 """
 
 from typing import Annotated
@@ -61,8 +61,8 @@ class ResHetModel(nn.Module):
 
     (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)).
 
-    A keeps its input as the shortcut and may weigh its channels (`eca`: the kernel, 0 for none); B
-    has a depthwise separable shortcut.
+    A adds its input and may weight its channels (`eca`: the kernel, 0 for none); B has a depthwise
+    separable shortcut.
     """
 
     def __init__(
@@ -144,13 +144,13 @@ def hsnet(
     depths: list[Annotated[int, Field(ge=1)]] = [3, 4, 4, 4],  # noqa: B006
     dropout: Fraction = 0.0,
 ) -> nn.Module:
-    """HSNet; input (N, 3, H, W), output (N, num_classes) logits. The strides add up to 32.
+    """HSNet; input (N, 3, H, W), output (N, num_classes) logits. The total stride is 32.
 
     `eca_stages`: the stages (from 1) whose ResHetModel_A blocks have ECA of `eca_kernel` (odd);
     hsnet, table 2 varies them, table 1 has 1, 2, 3. `parts`: the paper's P. `ratio`: that of the
-    Ghost modules. `widths` and `depths`: channels and blocks a stage, the first block being
-    ResHetModel_B. All but `eca_stages` are a fit: the paper gives none of them. `dropout` sits
-    before the classifier. Raises UsageError where the values do not go together.
+    Ghost modules. `widths` and `depths`: channels and blocks per stage, the first block being
+    ResHetModel_B. All but `eca_stages` are a fit: the paper gives none of them. `dropout` is
+    applied before the classifier. Raises UsageError where the values do not go together.
     """
     _check(eca_stages, eca_kernel, parts, [2 * stem_channels, *widths], depths)
     return initialise(

@@ -111,7 +111,8 @@ class MobileNetLDC(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.head(self.blocks(self.stem(x)))
-        # a function, not a module: the counter that the paper used saw no pooling here
+        # a function rather than a module, since the paper's counter, which sees modules only, did
+        # not count a pooling layer here
         x = x.mean((2, 3))
         return self.classifier(self.hidden(self.dropout(x)))
 
@@ -128,12 +129,12 @@ def mobilenet_ldc(
     """MobileNetV3-Small of ldc; input (N, 3, H, W), output (N, num_classes) logits.
 
     `stem` and `offsets`: see `layers.deform`. `drop_layers`: layers 2 to 12 of table 1 to leave
-    out; ldc leaves out 6 and 11, whose neighbours have the same widths (section 3.3). Without
-    another layer, its follower takes over the change of width, and its stride is gone. `dropout`
-    acts on the pooled features, before layer 15: the paper gives its rate, not its place. (Before
-    the classifier, whose 1280 inputs carry most of the gradient at the paper's learning rate, 0.25
-    of it cost a third of the accuracy in a first measurement.) The strides multiply to 32. Raises
-    UsageError for a layer that is not in the table.
+    out; ldc leaves out 6 and 11, whose neighbours have the same widths (section 3.3). If another
+    layer is left out, the next one changes the width in its place, and its stride is missing.
+    `dropout` is applied to the pooled features, before layer 15: the paper gives its rate, not its
+    position. (Before the classifier, whose 1280 inputs carry most of the gradient at the paper's
+    learning rate, a rate of 0.25 cost a third of the accuracy in a first measurement.) The total
+    stride is 32. Raises UsageError for a layer that is not in the table.
     """
     if unknown := sorted(set(drop_layers) - set(LAYERS)):
         raise UsageError(f"model.drop_layers={unknown}: layers 2 to 12 can be left out")

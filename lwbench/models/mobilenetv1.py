@@ -36,7 +36,7 @@ MODULES = [  # dcnn table 5-4, resmb table 1 (Conv_2 to Conv_14): output channel
 
 
 def has_shortcut(skip: Skip, *, same: bool) -> bool:
-    """Whether a module gets a shortcut; `same`: its input and output agree in shape."""
+    """Return whether a module gets a shortcut; `same`: its input and output have one shape."""
     return skip == "full" or (skip == "simple" and same)
 
 
@@ -114,9 +114,10 @@ class MobileNetV1(nn.Module):
         super().__init__()
         channels = max(1, int(32 * width))
         first = stem_conv(3, channels, stem=stem, offsets=offsets)
-        # before a pre-activated module the stem stays bare: the module brings norm and ReLU
-        bare = pre_activation
-        self.stem = first if bare else conv_norm(3, channels, conv=first, activation=nn.ReLU)
+        # a pre-activated module begins with norm and ReLU itself
+        self.stem = (
+            first if pre_activation else conv_norm(3, channels, conv=first, activation=nn.ReLU)
+        )
         module = PreActivatedModule if pre_activation else SeparableModule
         self.blocks = nn.Sequential()
         for out, stride in MODULES:
@@ -145,13 +146,13 @@ def mobilenetv1(
     offsets: Offsets = "separate",
     dropout: Fraction = 0.0,
 ) -> nn.Module:
-    """MobileNetV1; input (N, 3, H, W), output (N, num_classes) logits. The strides add up to 32.
+    """MobileNetV1; input (N, 3, H, W), output (N, num_classes) logits. The total stride is 32.
 
-    `width`: multiplier of all channels, cut to whole numbers. `skip`: shortcuts around the
+    `width`: multiplier of all channels, truncated to whole numbers. `skip`: shortcuts around the
     depthwise separable modules, "simple" where input and output agree, "full" around the others too
     (by 1 x 1 convolutions). `pre_activation`: batch norm and ReLU before the convolutions, in every
     module: resmb's table 1 gives the activation for a network as a whole. `stem` and `offsets`: see
-    `layers.deform`. `dropout` sits before the classifier (0.001 in the authors' code).
+    `layers.deform`. `dropout` is applied before the classifier (0.001 in the authors' code).
     """
     return initialise(
         MobileNetV1(

@@ -87,10 +87,10 @@ def mobilenetv2(
     offsets: Offsets = "separate",
     dropout: Fraction = 0.0,
 ) -> nn.Module:
-    """MobileNetV2; input (N, 3, H, W), output (N, num_classes) logits. The strides add up to 32.
+    """MobileNetV2; input (N, 3, H, W), output (N, num_classes) logits. The total stride is 32.
 
-    `width`: multiplier of all channels, rounded to multiples of 8; the last convolution never gets
-    narrower than 1280. `stem` and `offsets`: see `layers.deform`. `dropout` sits before the
+    `width`: multiplier of all channels, rounded to multiples of 8; the last convolution has at
+    least 1280. `stem` and `offsets`: see `layers.deform`. `dropout` is applied before the
     classifier (0.2 in the paper's code).
     """
     return initialise(

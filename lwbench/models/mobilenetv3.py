@@ -1,9 +1,10 @@
 """MobileNetV3 Large and Small as listed in dcnn, section 5.4.1.
 
 Howard et al., ICCV 2019, https://arxiv.org/abs/1905.02244. The listing is followed, not dcnn's
-tables 5-7 and 5-8, which are misprinted. What sets it apart from the paper's own code: a block
-expands even where that changes no width, squeeze-and-excitation has no biases and sits before the
-activation, and its middle has a quarter of the channels, not rounded to multiples of 8.
+tables 5-7 and 5-8, which are misprinted. It differs from the paper's own code: a block has its
+expanding convolution even where that changes no width, squeeze-and-excitation has no biases and
+precedes the activation, and its hidden layer has a quarter of the channels, not rounded to
+multiples of 8.
 """
 
 from typing import Literal
@@ -141,10 +142,10 @@ def mobilenetv3(
     offsets: Offsets = "separate",
     dropout: Fraction = 0.0,
 ) -> nn.Module:
-    """MobileNetV3; input (N, 3, H, W), output (N, num_classes) logits. The strides add up to 32.
+    """MobileNetV3; input (N, 3, H, W), output (N, num_classes) logits. The total stride is 32.
 
-    `width`: multiplier of all channels, rounded to multiples of 8; the 1280 of the hidden layer
-    never get fewer. `stem` and `offsets`: see `layers.deform`. `dropout` sits before the
+    `width`: multiplier of all channels, rounded to multiples of 8; the hidden layer has at least
+    1280. `stem` and `offsets`: see `layers.deform`. `dropout` is applied before the
     classifier; the listing gives 0.8, which in the paper is the share that is kept, so the rate
     that it means is probably 0.2.
     """

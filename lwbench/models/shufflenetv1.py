@@ -76,7 +76,7 @@ class ShuffleNetV1(nn.Module):
         self.pool = nn.MaxPool2d(3, 2, 1)
         self.stages = nn.Sequential()
         for stage, (out, units) in enumerate(zip(STAGES[groups], UNITS, strict=True)):
-            # a quarter of the channels must fall into whole groups
+            # a quarter of the channels must be a multiple of the groups
             out_channels = divisible(out * width, 4 * groups)
             for unit in range(units):
                 self.stages.append(
@@ -109,11 +109,11 @@ def shufflenetv1(
     offsets: Offsets = "separate",
     dropout: Fraction = 0.0,
 ) -> nn.Module:
-    """ShuffleNet; input (N, 3, H, W), output (N, num_classes) logits. The strides add up to 32.
+    """ShuffleNet; input (N, 3, H, W), output (N, num_classes) logits. The total stride is 32.
 
-    `groups`: of the pointwise convolutions; the widths of the stages go with it. `width`: the
-    paper's scale factor "s x" of all channels, rounded so that the groups come out whole. `stem`
-    and `offsets`: see `layers.deform`. `dropout` sits before the classifier (the paper: none).
+    `groups`: of the pointwise convolutions; the widths of the stages depend on it. `width`: the
+    paper's scale factor "s x" of all channels, rounded to multiples of the groups. `stem` and
+    `offsets`: see `layers.deform`. `dropout` is applied before the classifier (the paper: none).
     """
     return initialise(
         ShuffleNetV1(

@@ -21,7 +21,7 @@ CHANNELS = {  # dcnn table 5-12: width -> stages 2, 3, 4, last convolution
     0.5: ( 48,  96, 192, 1024),
     1.0: (116, 232, 464, 1024),
     1.5: (176, 352, 704, 1024),
-    2.0: (244, 488, 976, 2048),  # dcnn's listing ends in 1024 here: a fault
+    2.0: (244, 488, 976, 2048),  # dcnn's listing has 1024 here by mistake
 }
 # fmt: on
 UNITS = (4, 8, 4)  # of stages 2, 3, 4; the first of each at stride 2
@@ -37,9 +37,9 @@ def branch(in_channels: int, middle: int, out_channels: int, *, stride: int) -> 
 
 
 class SplitUnit(nn.Module):
-    """Stride-1 unit (dcnn fig. 5-12 c): half of the channels pass by, half take the branch.
+    """Stride-1 unit (dcnn fig. 5-12 c): half of the channels pass unchanged.
 
-    (N, channels, H, W) -> the same shape, shuffled.
+    The other half passes the branch. (N, channels, H, W) -> the same shape, shuffled.
     """
 
     def __init__(self, channels: int) -> None:
@@ -57,7 +57,7 @@ class HalvingUnit(nn.Module):
 
     (N, in_channels, H, W) -> (N, out_channels, H / 2, W / 2). `halving="authors"`: the shortcut
     keeps in_channels, the branch yields the rest (the code the printed figures were counted with);
-    "equal": either yields one half (dcnn's listing, torchvision).
+    "equal": each yields one half (dcnn's listing, torchvision).
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, halving: Halving) -> None:
@@ -118,11 +118,11 @@ def shufflenetv2(
     offsets: Offsets = "separate",
     dropout: Fraction = 0.0,
 ) -> nn.Module:
-    """ShuffleNetV2; input (N, 3, H, W), output (N, num_classes) logits. The strides add up to 32.
+    """ShuffleNetV2; input (N, 3, H, W), output (N, num_classes) logits. The total stride is 32.
 
     `width`: 0.5, 1, 1.5 or 2, whose channels the paper lists. `halving`: see `HalvingUnit`; only
-    "authors" gives the printed MACs. `stem` and `offsets`: see `layers.deform`. `dropout` sits
-    before the classifier (the paper: none). Raises UsageError for another width.
+    "authors" gives the printed MACs. `stem` and `offsets`: see `layers.deform`. `dropout` is
+    applied before the classifier (the paper: none). Raises UsageError for another width.
     """
     if width not in CHANNELS:
         raise UsageError(f"model.width={width}: the paper lists 0.5, 1, 1.5 and 2")

@@ -93,14 +93,14 @@ def squeezenet(
     offsets: Offsets = "separate",
     dropout: Fraction = 0.0,
 ) -> nn.Module:
-    """SqueezeNet; input (N, 3, H, W) from 21 x 21 on, output (N, num_classes) logits, none below 0.
+    """SqueezeNet; input (N, 3, H, W), output (N, num_classes) logits, which are never negative.
 
-    `stem` and `offsets`: see `layers.deform`. `dropout` sits before the last convolution (0.5 in
-    the paper). Without batch norm it wants a smaller learning rate than its neighbours here (the
-    paper: 0.04).
+    `stem` and `offsets`: see `layers.deform`. `dropout` is applied before the last convolution (0.5
+    in the paper). Without batch norm it needs a smaller learning rate than the other networks
+    here (the paper: 0.04).
     """
     model = SqueezeNet(num_classes, version=version, stem=stem, offsets=offsets, dropout=dropout)
     initialise(model)
-    # fan-out scaling would start a convolution of ten outputs with logits in the tens
+    # with Kaiming's fan-out the initial logits of ten classes would be in the tens
     nn.init.normal_(model.classifier.weight, 0.0, 0.01)
     return model
