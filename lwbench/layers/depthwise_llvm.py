@@ -1,0 +1,206 @@
+"""Code generator for `depthwise_cpu`: the loops of the weight gradient as LLVM assembly.
+
+For channels_last tensors the generated function computes::
+
+    for image in images of this part:
+        for c in blocks of channels:                      # one or two vector registers wide
+            for oy in range(out_height):
+                for i in range(kernel_height):
+                    iy = oy * stride_y - padding_y + i * dilation_y, skipped outside the map
+                    taps[:] = sums[i, :, c]               # kernel_width blocks, in registers
+                    for ox in range(out_width):
+                        for j in range(kernel_width):
+                            ix = ox * stride_x - padding_x + j * dilation_x, skipped outside
+                            taps[j] += gradient[image, oy, ox, c] * x[image, iy, ix, c]
+                    sums[i, :, c] = taps[:]
+
+The kernel's width is fixed when the code is generated, since every tap of a row has a register;
+everything else is read from the arguments. Needs llvmlite.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from llvmlite import ir
+
+# The arguments, an array of 64-bit integers; the first three are addresses.
+FIELDS = (
+    *("x", "gradient", "sums"),
+    *("images", "height", "width", "channels", "out_height", "out_width", "kernel_height"),
+    *("stride_y", "stride_x", "padding_y", "padding_x", "dilation_y", "dilation_x"),
+    "parts",
+)
+
+INTEGER = ir.IntType(64)
+POINTER = ir.PointerType()
+
+
+def generate(
+    kernel_width: int, type_name: str, register_bytes: int, openmp: tuple[int, int] | None
+) -> str:
+    """LLVM assembly of `part(fields, number)` and `team(fields)`, for "float" or "double".
+
+    `part` computes the sums of one part of the batch. `team` is what each thread of an OpenMP team
+    calls: it computes the parts that fall to the thread. `openmp`: the addresses of
+    `omp_get_thread_num` and `omp_get_num_threads`; without them `team` does nothing.
+    """
+    module = ir.Module()
+    part = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER, INTEGER]), "part")
+    builder = ir.IRBuilder(part.append_basic_block())
+    Part(builder, kernel_width, type_name).emit(register_bytes)
+    builder.ret_void()
+    team = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), "team")
+    builder = ir.IRBuilder(team.append_basic_block())
+    if openmp is not None:
+        _emit_team(builder, part, *openmp)
+    builder.ret_void()
+    return str(module)
+
+
+class Index:
+    """A 64-bit integer of the generated code; arithmetic on it emits instructions."""
+
+    def __init__(self, builder: Any, value: Any) -> None:
+        self.builder = builder
+        self.value = ir.Constant(INTEGER, value) if isinstance(value, int) else value
+
+    def _emit(self, instruction: str, other: "Index | int") -> "Index":
+        operand = other if isinstance(other, Index) else Index(self.builder, other)
+        return Index(self.builder, getattr(self.builder, instruction)(self.value, operand.value))
+
+    def __add__(self, other: "Index | int") -> "Index":
+        return self._emit("add", other)
+
+    def __sub__(self, other: "Index | int") -> "Index":
+        return self._emit("sub", other)
+
+    def __mul__(self, other: "Index | int") -> "Index":
+        return self._emit("mul", other)
+
+    def __floordiv__(self, other: "Index | int") -> "Index":
+        return self._emit("sdiv", other)
+
+    def is_in(self, size: "Index") -> Any:
+        """0 <= self < size, in one comparison: as an unsigned number, a negative one is large."""
+        return self.builder.icmp_unsigned("<", self.value, size.value)
+
+
+@contextmanager
+def loop(start: Index, stop: Index, step: Index | int = 1) -> Iterator[Index]:
+    """Emit `for index in range(start, stop, step)` around what the `with` block emits."""
+    builder = start.builder
+    before = builder.block
+    head, body, after = (builder.append_basic_block(name) for name in ("head", "body", "after"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    counter = builder.phi(INTEGER)
+    counter.add_incoming(start.value, before)
+    builder.cbranch(builder.icmp_signed("<", counter, stop.value), body, after)
+    builder.position_at_end(body)
+    index = Index(builder, counter)
+    yield index
+    counter.add_incoming((index + step).value, builder.block)
+    builder.branch(head)
+    builder.position_at_end(after)
+
+
+def read_fields(builder: Any) -> dict[str, Index]:
+    """The arguments by name, read from the array that the function is given."""
+    array = builder.function.args[0]
+    places = (
+        builder.gep(array, [ir.Constant(INTEGER, k)], source_etype=INTEGER)
+        for k in range(len(FIELDS))
+    )
+    values = [Index(builder, builder.load(place, typ=INTEGER)) for place in places]
+    return dict(zip(FIELDS, values, strict=True))
+
+
+def _emit_team(builder: Any, part: Any, thread_number: int, team_size: int) -> None:
+    """Call `part` for number, number + size, ...: a team may be smaller than was asked for."""
+    function = ir.FunctionType(ir.IntType(32), []).as_pointer()
+
+    def call(address: int) -> Index:
+        pointer = builder.inttoptr(ir.Constant(INTEGER, address), function)
+        return Index(builder, builder.sext(builder.call(pointer, []), INTEGER))
+
+    number, size = call(thread_number), call(team_size)
+    with loop(number, read_fields(builder)["parts"], size) as index:
+        builder.call(part, [builder.function.args[0], index.value])
+
+
+class Part:
+    """Emits the function `part`."""
+
+    def __init__(self, builder: Any, kernel_width: int, type_name: str) -> None:
+        self.builder, self.kernel_width = builder, kernel_width
+        self.number = Index(builder, builder.function.args[1])
+        self.scalar = ir.FloatType() if type_name == "float" else ir.DoubleType()
+        self.itemsize = 4 if type_name == "float" else 8
+        self.fields = read_fields(builder)
+        self.vector: Any = self.scalar  # a block of channels
+        self.taps: list[Any] = []  # the address of a block each
+
+    def emit(self, register_bytes: int) -> None:
+        """Emit the loops once for every width of a block.
+
+        Two registers a tap hide the latency of the multiply-add. What is left of the channels is
+        done in blocks of one register, of half of one, and one by one.
+        """
+        fields, register = self.fields, register_bytes // self.itemsize
+        first, last = (fields["images"] * (self.number + k) // fields["parts"] for k in (0, 1))
+        start = Index(self.builder, 0)
+        for width in (2 * register, register, register // 2, 1):
+            stop = start + (fields["channels"] - start) // width * width
+            self.vector = self.scalar if width == 1 else ir.VectorType(self.scalar, width)
+            # memory in name only: LLVM keeps these in registers
+            self.taps = [self.builder.alloca(self.vector) for _ in range(self.kernel_width)]
+            with loop(first, last) as image, loop(start, stop, width) as channel:
+                self.rows(image, channel)
+            start = stop
+
+    def rows(self, image: Index, channel: Index) -> None:
+        """All rows of one image and one block of channels, and all rows of the kernel."""
+        f, zero = self.fields, Index(self.builder, 0)
+        with loop(zero, f["out_height"]) as oy, loop(zero, f["kernel_height"]) as i:
+            iy = oy * f["stride_y"] - f["padding_y"] + i * f["dilation_y"]
+            with self.builder.if_then(iy.is_in(f["height"])):
+                gradient_row = (image * f["out_height"] + oy) * f["out_width"]
+                x_row = (image * f["height"] + iy) * f["width"]
+                first = (self.number * f["kernel_height"] + i) * self.kernel_width
+                sums = [self.address("sums", first + j, channel) for j in range(self.kernel_width)]
+                for tap, place in zip(self.taps, sums, strict=True):
+                    self.builder.store(self.load(place), tap)
+                self.columns(gradient_row, x_row, channel)
+                for tap, place in zip(self.taps, sums, strict=True):
+                    value = self.builder.load(tap, typ=self.vector)
+                    self.builder.store(value, place, align=self.itemsize)
+
+    def columns(self, gradient_row: Index, x_row: Index, channel: Index) -> None:
+        """Add all pixels of one row of the output's gradient to the taps."""
+        f, zero = self.fields, Index(self.builder, 0)
+        with loop(zero, f["out_width"]) as ox:
+            gradient = self.load(self.address("gradient", gradient_row + ox, channel))
+            left = ox * f["stride_x"] - f["padding_x"]
+            for j, tap in enumerate(self.taps):
+                ix = left + f["dilation_x"] * j
+                # false at the edges only, so that the processor predicts it: loops of their own
+                # for the edges were no faster and twice the code
+                with self.builder.if_then(ix.is_in(f["width"])):
+                    self.add(tap, gradient, self.load(self.address("x", x_row + ix, channel)))
+
+    def add(self, tap: Any, a: Any, b: Any) -> None:
+        """tap += a * b"""
+        fused = ("contract",)  # rounded once where the processor can multiply and add at once
+        product = self.builder.fmul(a, b, flags=fused)
+        total = self.builder.fadd(self.builder.load(tap, typ=self.vector), product, flags=fused)
+        self.builder.store(total, tap)
+
+    def address(self, tensor: str, pixel: Index, channel: Index) -> Any:
+        base = self.builder.inttoptr(self.fields[tensor].value, POINTER)
+        offset = pixel * self.fields["channels"] + channel
+        return self.builder.gep(base, [offset.value], source_etype=self.scalar)
+
+    def load(self, address: Any) -> Any:
+        """A block of channels; tensors are aligned to their elements, not to vectors."""
+        return self.builder.load(address, typ=self.vector, align=self.itemsize)
