@@ -17,8 +17,8 @@ MAY = {
     "__main__": {"cli"},
     "cli": {"commands", "config", "engine"},
     "commands": {
-        "config", "data", "engine", "logs", "measure", "models", "report", "runs", "sweeps",
-        "tables",
+        "config", "data", "engine", "layers", "logs", "measure", "models", "report", "runs",
+        "sweeps", "tables",
     },
     "config": {"runs"},
     "data": {"logs", "runs"},

@@ -114,11 +114,17 @@ def test_every_start_is_recorded_with_what_it_trained(job, capsys, monkeypatch):
     assert (first["epochs"], first["steps"]) == (1, 8)
     first |= {"git_revision": "1" * 40, "git_dirty": False, "device": "another processor"}
     first["versions"]["torch"] = "1.0"
+    first["convolutions"] = "another compiler"
     (path / "env.json").write_text(json.dumps(env))
     assert main(job) == 0
     said = capsys.readouterr().err
     assert said.count("was trained so far with") == 1 and "Traceback" not in said
-    for difference in ("revision 1111111111 (now ", "torch 1.0 (now ", "device another processor"):
+    for difference in (
+        "revision 1111111111 (now ",
+        "torch 1.0 (now ",
+        "device another processor",
+        "convolutions another compiler (now ",
+    ):
         assert difference in said
     (record,) = records(job_folder(job))
     assert [start.git_revision == "1" * 40 for start in record.starts] == [True, False]

@@ -74,6 +74,7 @@ def train(config: RunConfig) -> int:
     import torch
 
     from ..engine.train import resolved_precision
+    from ..layers import depthwise
     from ..measure.data_free import built
 
     device = resolved_device(config.device)
@@ -87,6 +88,8 @@ def train(config: RunConfig) -> int:
     )
     if config.batch_size == 1:
         check_batch_of_one(model, config.image_size)
+    if device.type == "cpu":  # after counting, before steps are timed to choose the threads
+        depthwise.accelerate(model)
     schedule = groups.scheduler.build(config.lr, config.epochs)
 
     with run.locked():
@@ -102,6 +105,7 @@ def train(config: RunConfig) -> int:
             run.record_start(
                 device=device_name(device),
                 threads=torch.get_num_threads(),
+                convolutions=depthwise.path(model),
                 data=_facts(data, config),
             )
         with RunLog(run.path / "train.log"):

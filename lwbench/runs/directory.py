@@ -154,6 +154,7 @@ class Run:
         *,
         device: str | None = None,
         threads: int | None = None,
+        convolutions: str | None = None,
         data: Mapping[str, Any] | None = None,
     ) -> None:
         """Add a start by this process to env.json, and what it knows of its images (`data`).
@@ -163,7 +164,7 @@ class Run:
         before = self.environment().starts if any(self.checkpoints.glob("*.pt")) else ()
         self._write_environment(
             Environment(
-                starts=(*before, this_start(device, threads)),
+                starts=(*before, this_start(device, threads, convolutions)),
                 data=Images.model_validate(data or {}),
             )
         )

@@ -14,8 +14,13 @@ from .schema import Start
 LIBRARIES = ("lwbench", "torch", "torchvision", "numpy", "hydra-core", "thop")
 
 
-def this_start(device: str | None = None, threads: int | None = None) -> Start:
-    """Describe a start of a run by this process. `device`: its name; `threads`: those of torch."""
+def this_start(
+    device: str | None = None, threads: int | None = None, convolutions: str | None = None
+) -> Start:
+    """Describe a start of a run by this process.
+
+    `device`: its name; `threads`: those of torch; `convolutions`: see `schema.Start`.
+    """
     revision, is_dirty = git_state()
     return Start(
         command=_command(),
@@ -30,14 +35,16 @@ def this_start(device: str | None = None, threads: int | None = None) -> Start:
         git_dirty=is_dirty,
         device=device,
         threads=threads,
+        convolutions=convolutions,
         epochs=0,
         steps=0,
     )
 
 
 def differences(before: Start, now: Start) -> list[str]:
-    """Name what must be equal for a bit-exact resume and is not: code, versions, device.
+    """Name what must be equal for a bit-exact resume and is not.
 
+    Compared are code, versions, device and how convolutions are computed.
     What is not recorded of the earlier start is not compared.
     """
     then, current = _comparable(before), _comparable(now)
@@ -52,7 +59,7 @@ def _comparable(start: Start) -> dict[str, str | None]:
     facts = {"revision": revision_text(start)}
     # a library that was not installed then is compared with nothing
     facts |= dict(start.versions)
-    return facts | {"device": start.device}
+    return facts | {"device": start.device, "convolutions": start.convolutions}
 
 
 def revision_text(start: Start) -> str | None:

@@ -106,6 +106,7 @@ class Start(_Lenient):
     git_dirty: bool | None = None
     device: Text | None = None
     threads: Threads | None = None
+    convolutions: Text | None = None  # "library" or a compiler and its version: layers.depthwise
     epochs: Count | None = None
     steps: Count | None = None
 
