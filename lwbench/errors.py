@@ -59,5 +59,6 @@ def _explained(problem: Any, fields: Iterable[str], where: str) -> str:
         return f"{prefix}unknown key {key!r}{nearest(location[-1], fields)}"
     if problem["type"] == "missing":
         return f"{prefix}{key} is needed and not given"
-    reason = problem["msg"][0].lower() + problem["msg"][1:]
+    text = problem["msg"].removeprefix("Value error, ")
+    reason = text[0].lower() + text[1:]
     return f"{prefix}{key}={problem['input']!r}: {reason}"

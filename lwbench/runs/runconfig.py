@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeInt,
+    PlainValidator,
     PositiveFloat,
     PositiveInt,
     PrivateAttr,
@@ -29,7 +30,15 @@ from .machine import usable_cores
 Overrides = tuple[str, ...]  # `key=value` arguments of `lwbench train`
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Threads = Annotated[int, Field(ge=1, le=1024)]  # of torch, which would start all of them
+
+
+def _threads(value: Any) -> int | Literal["auto"]:
+    if value == "auto" or (type(value) is int and 1 <= value <= 1024):
+        return value
+    raise ValueError("expected auto or a number from 1 to 1024")
+
+
+Threads = Annotated[int | Literal["auto"], PlainValidator(_threads)]
 ImageSize = Annotated[int, Field(gt=0, le=8192)]  # pixels; a larger value would take all memory
 
 # Keys that cannot change the result, or that stand beside the identity in the directory's name
@@ -95,7 +104,7 @@ class RunConfig(_Keys):
     clip_grad_norm: PositiveFloat | None = None
     compile: bool = False
     workers: NonNegativeInt | None = None
-    threads: Threads | Literal["auto"] = "auto"
+    threads: Threads = "auto"
     jobs: PositiveInt = 1
     force: bool = False
     extend: bool = False
