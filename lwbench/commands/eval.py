@@ -69,7 +69,7 @@ def evaluate_run(run: Run, changes: dict[str, Any]) -> int:
             raise UsageError(f"{key!r} belongs to the run; free are: {', '.join(FREE)}")
     stored = run.read_config()
     _check_result(run, stored)
-    config = stored.changed(changes)
+    config = stored.changed(_recorded_root(run, stored) | changes)
     groups = specs(config)
     recorded = run.read_result() or {}
     rows = []
@@ -97,6 +97,12 @@ def evaluate_run(run: Run, changes: dict[str, Any]) -> int:
         rows.append((which, found, "as recorded" if same else f"recorded: {before or 'nothing'}"))
     _print(rows)
     return 0
+
+
+def _recorded_root(run: Run, config: RunConfig) -> dict[str, Any]:
+    """The absolute data.root of the run: its configuration may hold one relative to elsewhere."""
+    root = run.environment().data.root
+    return {"data.root": root} if root and config.data_root else {}
 
 
 def evaluate_checkpoint(values: dict[str, Any]) -> int:
