@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import threading
 
 import pytest
 from test_interruption import image_tree
@@ -38,14 +37,14 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def load():
     """Twice as many busy threads as cores, which let others run between their rounds."""
-    stop = threading.Event()
     code = "while True: sum(range(10000))"
     busy = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2 * os.cpu_count())]
-    yield
-    stop.set()
-    for process in busy:
-        process.kill()
-        process.wait()
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.slow
@@ -62,6 +61,7 @@ def test_a_hundred_repetitions_under_load_end_alike(verb, folder, load, tmp_path
         )  # fmt: skip
         # a table is counted once, which thop and torch may comment on
         assert (done.returncode, done.stderr) == (0, ""), f"repetition {number}"
-        assert not list(tmp_path.iterdir()), "a temporary file is left"
+        left = [p.name for p in tmp_path.iterdir() if not p.name.startswith("torchinductor")]
+        assert not left, "a temporary file is left; torch's own cache is meant to stay"
     left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
     assert str(folder) not in left, "a process is left"
