@@ -1,6 +1,7 @@
 """Checkpoints: what is damaged is noticed, what runs code is refused, the one before stands by."""
 
 import os
+import shutil
 import signal
 import tracemalloc
 import zipfile
@@ -139,7 +140,7 @@ def test_a_damaged_last_checkpoint_costs_a_warning_and_no_digit(tmp_path, damage
         os.truncate(last, 0 if damage == "empty" else 1000)
     resumed = training(tmp_path / "cut")
     found = resumed(Silent())
-    assert "going on from the one before it" in caplog.text
+    assert "resuming from the checkpoint before it" in caplog.text
     assert found["final"] == expected["final"] and found["best"] == expected["best"]
     rows = [without_times(Run(tmp_path / name).metrics()) for name in ("whole", "cut")]
     assert rows[0] == rows[1]
@@ -155,9 +156,13 @@ def test_a_damaged_checkpoint_never_takes_the_place_of_the_good_one(tmp_path):
     assert checkpoint.load(last)["position"]["epoch"] == 1 and not previous.exists()
 
 
-def test_two_damaged_generations_are_an_error_that_says_what_to_do(tmp_path):
-    training(tmp_path, epochs=1)(Silent())
-    for path in (tmp_path / "checkpoints").glob("*.pt"):
+@pytest.mark.parametrize("epochs", [1, 2])  # without and with a previous.pt
+def test_two_damaged_generations_are_an_error_that_says_what_to_do(tmp_path, epochs):
+    training(tmp_path, epochs=epochs)(Silent())
+    folder = tmp_path / "checkpoints"
+    for path in folder.glob("*.pt"):
         os.truncate(path, 100)
-    with pytest.raises(DamagedError, match="force=true starts over"):
-        training(tmp_path, epochs=2)(Silent())
+    with pytest.raises(DamagedError, match=f"from the beginning, delete {folder}$"):
+        training(tmp_path, epochs=3)(Silent())
+    shutil.rmtree(folder)
+    assert training(tmp_path, epochs=3)(Silent())["epochs"] == 3

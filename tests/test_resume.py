@@ -102,7 +102,7 @@ def interrupted(job, capsys, monkeypatch, at_step):
         patched.setattr(EpochProgress, "images_done", told)
         assert main(job) == 143
     capsys.readouterr()
-    (config,) = job_folder(job).glob("*/*/*/config.yaml")
+    *_, config = sorted(job_folder(job).glob("*/*/*/config.yaml"))
     return config.parent
 
 
@@ -169,6 +169,24 @@ def test_an_extended_run_names_the_starts_of_the_shorter_one(job):
     assert main([*job, "epochs=2", "extend=true"]) == 0
     found = {record.result.epochs: record for record in records(job_folder(job))}
     assert [start.epochs for start in found[2].starts] == [1, 1]
+
+
+def test_a_forced_run_that_is_interrupted_continues_with_the_same_command(job, capsys, monkeypatch):
+    job += ["epochs=2", "batch_size=4"]
+    assert main(job) == 0
+    (first,) = job_folder(job).glob("*/*/*")
+    untouched = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
+    job.append("force=true")
+    forced = interrupted(job, capsys, monkeypatch, at_step=8)
+    assert forced.name == first.name + "-2" and not (forced / "result.json").exists()
+    assert main(job) == 0
+    assert "epoch 1/2" not in capsys.readouterr().out
+    assert {path.name for path in first.parent.iterdir()} == {first.name, forced.name}
+    assert {path: path.read_bytes() for path in untouched} == untouched
+    assert [start.steps for start in Run(forced).environment().starts] == [8, 4]
+    assert_equal_runs(first, forced)
+    assert main(job) == 0  # finished: the next one is made
+    assert (first.parent / f"{first.name}-3" / "result.json").exists()
 
 
 # directories from strangers: data, compared with the registries

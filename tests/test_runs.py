@@ -1,6 +1,7 @@
 """The run directory: what a run is called, and how its records are written."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from lwbench.config import GROUPS, train_configs
 from lwbench.errors import UsageError
 from lwbench.paths import conf_folder
+from lwbench.runs.cache import exclusive
 from lwbench.runs.directory import Run
 from lwbench.runs.files import write_atomically
 from lwbench.runs.runconfig import RunConfig
@@ -71,17 +73,47 @@ def test_the_identity_of_today_is_pinned():
     assert identity(CONFIG) == "82c60f92"
 
 
-def test_a_forced_run_stands_beside_the_old_one_and_is_the_newest(tmp_path):
-    config = changed(out=str(tmp_path))
-    first = Run.of(RunConfig.of(config, CHOICES))
-    assert first.path == tmp_path / "digits" / "mb0" / f"{identity(config)}-s0"
-    first.path.mkdir(parents=True)
-    second = first.beside()
+@pytest.fixture
+def forced(tmp_path):
+    return RunConfig.of(changed(out=str(tmp_path), force=True), CHOICES)
+
+
+def test_a_forced_run_stands_beside_a_finished_one_and_is_the_newest(tmp_path, forced):
+    first = Run.for_training(forced)
+    assert first.path == tmp_path / "digits" / "mb0" / f"{forced.identity}-s0"
+    for number in (2, 3):
+        with (newest := Run.for_training(forced)).locked():
+            newest.write_result({})
+        assert Run.for_training(forced).path.name == f"{first.path.name}-{number}"
+        assert Run.of(forced).path == newest.path  # without force it is the finished one
+    assert (newest.identity, newest.data_name) == (forced.identity, "digits")
+
+
+def begun(config):
+    """The directory of a run that has saved its state once."""
+    run = Run.for_training(config)
+    with run.locked():
+        run.write_config(config)
+        (run.checkpoints / "last.pt").write_bytes(b"")
+    return run
+
+
+def test_a_forced_run_that_was_interrupted_continues(forced):
+    first = begun(forced)
+    assert Run.for_training(forced).path == first.path
+    first.write_result({})
+    second = begun(forced)
     assert second.path.name == first.path.name + "-2"
-    second.path.mkdir()
-    assert Run.of(RunConfig.of(config, CHOICES)).path == second.path
-    assert second.beside().path.name == first.path.name + "-3"
-    assert (second.identity, second.data_name) == (identity(config), "digits")
+    # also where the same command without force=true continued it meanwhile
+    second.write_config(forced.changed({"force": False}))
+    assert Run.for_training(forced).path == second.path
+
+
+def test_force_starts_beside_a_run_that_was_interrupted_without_it(forced):
+    first = begun(forced.changed({"force": False}))
+    assert Run.for_training(forced).path.name == first.path.name + "-2"
+    (first.path / "config.yaml").write_text("{")
+    assert Run.for_training(forced).path.name == first.path.name + "-2"
 
 
 def test_metrics_are_replaced_as_a_whole(tmp_path):
@@ -97,6 +129,30 @@ def test_half_files_of_a_killed_writer_are_removed_by_the_next(tmp_path):
     (run.checkpoints / ".last.pt.1.part").write_bytes(b"half")
     with run.locked():
         assert list(run.checkpoints.iterdir()) == []
+
+
+def test_partial_files_of_killed_processes_are_removed_under_the_lock(tmp_path):
+    path = tmp_path / "photos [1].bin"
+    left = tmp_path / f".{path.name}.1.part"
+    other = tmp_path / ".photos 1.bin.1.part"
+    for file in (left, other):
+        file.write_bytes(b"half")
+    with exclusive(path) as problem:
+        assert problem is None and not left.exists() and other.exists()
+
+
+def test_two_processes_compute_a_cached_result_once(tmp_path):
+    code = (
+        "import sys, time; from lwbench.runs.cache import cached\n"
+        "make = lambda keys: time.sleep(1) or print('made') or {key: 1 for key in keys}\n"
+        "cached('counts', 'now', ['a'], make)"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    both = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    assert b"".join(process.communicate()[0] for process in both) == b"made\n"
 
 
 def test_a_second_writer_is_refused_with_who_holds_the_run(tmp_path):

@@ -13,6 +13,7 @@ from lwbench.config import train_config
 from lwbench.engine.signals import Interrupted
 from lwbench.runs.directory import Run
 from lwbench.runs.machine import usable_cores
+from lwbench.sweeps import forced, local
 from lwbench.sweeps.local import _gpus, _slots, run_all
 from lwbench.sweeps.plan import PlannedRun
 
@@ -149,7 +150,63 @@ def test_a_sweep_that_was_killed_and_is_started_again_skips_what_is_done(tmp_pat
     assert "seed=0" not in again.stdout  # no job was started for it
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def repeated(folder):
+    """The finished repetitions, by directory name, with the times of their results."""
+    found = folder.glob("outputs/digits/mb0/*-s*-*/result.json")
+    return {path.parent.name[8:]: path.stat().st_mtime_ns for path in found}
+
+
+def test_a_forced_sweep_that_was_killed_continues(tmp_path):
+    jobs = ["seed=0,1", "force=true"]
+    assert sweep("seed=0,1", cwd=tmp_path).returncode == 0
+    first = subprocess.Popen(
+        command(*jobs), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL
+    )
+    until(lambda: repeated(tmp_path) or first.poll() is not None, 250)
+    first.kill()
+    assert first.wait() == -signal.SIGKILL, "it was done before it could be killed"
+    done = repeated(tmp_path)
+    again = sweep(*jobs, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert f"{len(done)} of 2 runs are finished" in again.stdout
+    assert "] lwbench train model=mb0 epochs=1 batch_size=512 seed=0" not in again.stdout
+    finished = repeated(tmp_path)
+    assert sorted(finished) == ["-s0-2", "-s1-2"] and done.items() <= finished.items()
+    # without the record the next one makes all of them again
+    assert not list(tmp_path.glob("outputs/.forced*"))
+
+
+def test_a_forced_job_that_dies_writes_to_its_own_log_and_is_made_again(tmp_path):
+    assert sweep("seed=1,2", cwd=tmp_path).returncode == 0
+    logs = {path: path.read_text() for path in tmp_path.glob("outputs/digits/mb0/*/train.log")}
+    (tmp_path / "sitecustomize.py").write_text(DEATHS)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = sweep("seed=1,4", "force=true", cwd=tmp_path, PYTHONPATH=path)
+    assert done.returncode == 1 and list(repeated(tmp_path)) == []  # seed 4 is the first of its own
+    assert {path: path.read_text() for path in logs} == logs
+    (log,) = tmp_path.glob("outputs/digits/mb0/*-s1-2/train.log")
+    assert "a broken network" in log.read_text() and str(log.parent.name) in done.stdout
+    (tmp_path / "sitecustomize.py").unlink()
+    again = sweep("seed=1,4", "force=true", cwd=tmp_path)
+    assert again.returncode == 0 and "1 of 2 runs are finished" in again.stdout
+    assert list(repeated(tmp_path)) == ["-s1-2"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"directories": {"x": 3}}', '{"directories": 5}'])
+def test_a_damaged_record_of_a_forced_sweep_is_as_none(tmp_path, monkeypatch, content):
+    overrides = ("model=mb0", f"out={tmp_path}", "force=true")
+    jobs = [PlannedRun(overrides, train_config(overrides))]
+    monkeypatch.setattr(local, "_run_all", lambda jobs, at_once: [1])
+    run_all(forced.assigned(jobs), 1)
+    (record,) = tmp_path.glob(".forced-*.json")
+    record.write_text(content)
+    (job,) = forced.assigned(jobs)
+    assert job.directory == Run.first(job.config).path and not job.is_finished
+
+
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 75)]
+)
 def test_a_signal_reaches_every_run_and_all_are_waited_for(long_sweep, signum, code):
     process, runs = long_sweep
     process.send_signal(signum)

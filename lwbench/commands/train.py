@@ -59,14 +59,12 @@ def _show(configs: Sequence[RunConfig]) -> int:
 
 def train(config: RunConfig) -> int:
     """Train as configured, or answer with the stored result of the same run."""
-    run = Run.of(config)
+    run = Run.for_training(config)
     check_unedited(run, config)
-    if not config.force and (result := run.read_result()):
+    if result := run.read_result():
         _check_same_data(run, config)
         _print_result(run, result, "finished earlier")
         return 0
-    if config.force and run.path.exists():
-        run = run.beside()
     _check_writable(config.out)
 
     # everything that can be wrong is found before the first file is written
@@ -93,7 +91,7 @@ def train(config: RunConfig) -> int:
     schedule = groups.scheduler.build(config.lr, config.epochs)
 
     with run.locked():
-        if not config.force and (result := run.read_result()):
+        if result := run.read_result():
             _print_result(run, result, "finished by another process meanwhile")
             return 0
         check_same_images(run, data)

@@ -105,9 +105,8 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def load_newest(last: Path, previous: Path) -> dict[str, Any] | None:
-    """The last checkpoint, or the one before it where the last is damaged; None without any.
+    """Return the last checkpoint, or the previous one where the last is damaged; None without any.
 
-    The one before then takes the damaged one's place, or the next save would put that in its own.
     Raises DamagedError where neither can be read.
     """
     if not last.exists() and not previous.exists():
@@ -115,12 +114,18 @@ def load_newest(last: Path, previous: Path) -> dict[str, Any] | None:
     try:
         return load(last)
     except UsageError as error:
-        if not previous.exists():
-            raise DamagedError(f"{error}\nnone before it: force=true starts over") from None
+        problem = error
+    try:
         state = load(previous)
-        log.warning("%s; going on from the one before it", error)
-        previous.replace(last)
-        return state
+    except UsageError:
+        raise DamagedError(
+            f"{problem}\nthere is no readable one before it; to train this run from the beginning, "
+            f"delete {last.parent}"
+        ) from None
+    log.warning("%s; resuming from the checkpoint before it", problem)
+    # or the next save would move the damaged file there, and leave no good one for a while
+    previous.replace(last)
+    return state
 
 
 def _check_digest(file: BinaryIO) -> None:

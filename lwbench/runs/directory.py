@@ -53,14 +53,46 @@ class Run:
         return self.path / "checkpoints"
 
     @classmethod
+    def first(cls, config: RunConfig) -> "Run":
+        """The directory of this configuration and seed, repetitions aside."""
+        name = f"{config.identity}-s{config.seed}"
+        return cls(Path(config.out) / config.data_name / config.model_name / name)
+
+    @classmethod
     def of(cls, config: RunConfig) -> "Run":
         """The newest directory of this configuration and seed, whether or not it exists yet."""
-        name = f"{config.identity}-s{config.seed}"
-        folder = Path(config.out) / config.data_name / config.model_name
-        number = 1
-        while (folder / f"{name}-{number + 1}").exists():
-            number += 1
-        return cls(folder / (name if number == 1 else f"{name}-{number}"))
+        run = cls.first(config)
+        while (following := run._following()).path.exists():
+            run = following
+        return run
+
+    @classmethod
+    def for_training(cls, config: RunConfig) -> "Run":
+        """The directory that a training of `config` writes to.
+
+        This is the newest one. With force=true it is the next one after a finished run, and after
+        an unfinished one that was started without force=true; a forced run that was interrupted is
+        continued.
+        """
+        newest = cls.of(config)
+        if config.force and newest.path.exists() and not newest._continues_forced():
+            return newest._following()
+        return newest
+
+    def _following(self) -> "Run":
+        name, seed = self.path.name.split("-")[:2]
+        return Run(self.path.with_name(f"{name}-{seed}-{self.number + 1}"))
+
+    def _continues_forced(self) -> bool:
+        """Whether the same command with force=true continues this run, rather than repeat it."""
+        if (self.path / "result.json").exists():
+            return False
+        if self.number > 1 or not any(self.checkpoints.glob("*.pt")):
+            return True
+        try:
+            return self.read_config().force
+        except UsageError:
+            return False
 
     @property
     def identity(self) -> str:
@@ -75,13 +107,6 @@ class Run:
     @property
     def data_name(self) -> str:
         return self.path.parent.parent.name
-
-    def beside(self) -> "Run":
-        """The directory for a run that starts over, beside this one."""
-        if not self.path.exists():
-            return self
-        name, seed = self.path.name.split("-")[:2]
-        return Run(self.path.parent / f"{name}-{seed}-{self.number + 1}")
 
     @contextmanager
     def locked(self):

@@ -21,6 +21,7 @@ from ..engine.signals import Interrupted
 from ..errors import UsageError
 from ..logs import console, failure_table, result_table
 from ..runs.machine import usable_cores
+from . import forced
 from .plan import PlannedRun
 
 GRACE_SECONDS = 30  # a run told to end saves its state within that, or is killed
@@ -47,6 +48,7 @@ def sweep(jobs: Sequence[PlannedRun], at_once: object) -> int:
 
     Raises UsageError where `at_once` is no number of jobs.
     """
+    jobs = forced.assigned(jobs)
     failures = run_all(jobs, number_of_jobs(at_once))
     results = [result for job in jobs if (result := job.run.read_result())]
     if results:
@@ -75,6 +77,14 @@ def run_all(jobs: Sequence[PlannedRun], at_once: int) -> list[Failure]:
 
     Raises Interrupted after SIGTERM, SIGINT or SIGUSR1, when every run has saved its state.
     """
+    forced.begin(jobs)
+    failures = _run_all(jobs, at_once)
+    if not failures:
+        forced.end(jobs)
+    return failures
+
+
+def _run_all(jobs: Sequence[PlannedRun], at_once: int) -> list[Failure]:
     slots = _slots(at_once)
     waiting = deque(enumerate(jobs, 1))
     running: dict[int, _Process] = {}  # by slot
@@ -110,7 +120,7 @@ def _next(waiting: deque[tuple[int, PlannedRun]]) -> tuple[int, PlannedRun | Non
         number, job = waiting.popleft()
         if job.is_finished:
             continue
-        if job.config.force or not job.run.is_locked():
+        if not job.run.is_locked():
             return number, job
         waiting.append((number, job))
     return 0, None
@@ -134,7 +144,7 @@ def _settle(
     code = process.end()
     if code == 0 and job.run.read_result() is not None:
         return
-    if not job.config.force and (job.is_finished or job.run.is_locked()):
+    if job.is_finished or job.run.is_locked():
         waiting.append((process.number, job))
         return
     failure = Failure(job, process.reason)

@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
@@ -19,7 +20,8 @@ class PlannedRun:
     """A run that is to be made: overrides of `lwbench train`, and their configuration.
 
     `state`: one of STATES at the time of planning. `seconds`: an estimate of what is left, None
-    where nothing similar has run; `basis`: what the estimate is from.
+    where nothing similar has run; `basis`: what the estimate is from. `directory`: where a run with
+    force=true is made.
     """
 
     overrides: Overrides
@@ -28,11 +30,12 @@ class PlannedRun:
     epochs_done: int = 0
     seconds: float | None = None
     basis: str = ""
+    directory: Path | None = None
 
     @property
     def run(self) -> Run:
-        """The newest directory of this configuration and seed."""
-        return Run.of(self.config)
+        """The run in `directory`, by default the newest one of this configuration and seed."""
+        return Run(self.directory) if self.directory else Run.of(self.config)
 
     @property
     def command(self) -> str:
@@ -41,10 +44,8 @@ class PlannedRun:
 
     @property
     def is_finished(self) -> bool:
-        """Whether its result exists now, and it is not asked for again."""
-        if self.state == "archived":
-            return True
-        return not self.config.force and self.run.read_result() is not None
+        """Whether its result exists now."""
+        return self.state == "archived" or self.run.read_result() is not None
 
     @property
     def line(self) -> str:
