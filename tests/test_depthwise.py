@@ -18,7 +18,8 @@ from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
 from lwbench.layers import depthwise, depthwise_cpu
-from lwbench.measure.complexity import count, thop_macs
+from lwbench.measure.complexity import count
+from lwbench.measure.counters import thop_macs
 
 pytest.importorskip("llvmlite")
 
@@ -209,11 +210,12 @@ def test_gradients_are_added_up_over_two_backward_passes():
 # threads
 
 
-@pytest.fixture(scope="module")
-def large() -> tuple[nn.Conv2d, Tensor]:
-    """A case above the limit for parallel work."""
-    conv = convolution(48, 5, torch.float32, padding=2, bias=False)
-    x = channels_last(5, 48, 20, 20, dtype=torch.float32)
+@pytest.fixture(scope="module", params=[48, 203])
+def large(request: pytest.FixtureRequest) -> tuple[nn.Conv2d, Tensor]:
+    """Cases above the limit for parallel work, divided by images and, with 203, by channels."""
+    channels = request.param
+    conv = convolution(channels, 5, torch.float32, padding=2, bias=False)
+    x = channels_last(5, channels, 20, 20, dtype=torch.float32)
     assert x.numel() * 25 > depthwise_cpu.SERIAL_MACS
     return conv, x
 

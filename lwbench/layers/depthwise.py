@@ -175,7 +175,10 @@ class Depthwise(Replacement):
     """Depthwise convolution with a fast backward pass."""
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
-        conv, padding = self.conv, _padding(self.conv)
+        conv = self.conv
+        if not _is_faster_here(conv.kernel_size, x):
+            return None
+        padding = _padding(conv)
         if padding is None or conv.padding_mode != "zeros" or x.shape[1] != len(weight):
             return None
         geometry = Geometry(weight, conv.stride, padding, conv.dilation)
@@ -185,29 +188,27 @@ class Depthwise(Replacement):
         if (*x.shape[-2:], *size) == (1, 1, 1, 1):
             return _one_pixel(x, weight, bias, geometry)
         needs_gradient = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-        if not needs_gradient or not geometry.is_faster_here(x):
-            return None
-        if depthwise_cpu.compiled(weight.shape[-1], x.dtype) is None:
+        if not needs_gradient or depthwise_cpu.compiled(weight.shape[-1], x.dtype) is None:
             return None
         return DepthwiseFunction.apply(x, weight, bias, geometry)
+
+
+def _is_faster_here(kernel: Pair, x: Tensor) -> bool:
+    """Whether the gradients are faster here than in PyTorch; see docs/performance.md."""
+    return kernel[0] * kernel[1] > 9 or x.shape[-2] * x.shape[-1] <= SMALL_MAP
 
 
 class Geometry:
     """Kernel, stride, padding and dilation, each (vertical, horizontal)."""
 
     def __init__(self, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> None:
-        self.kernel: Pair = tuple(weight.shape[-2:])
+        kernel = weight.shape[-2:]
         self.stride, self.padding, self.dilation = stride, padding, dilation
-        self.reach = [d * (k - 1) for d, k in zip(dilation, self.kernel, strict=True)]
+        self.reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
 
     def out_size(self, x: Tensor) -> Pair:
         sides = zip(x.shape[-2:], self.padding, self.reach, self.stride, strict=True)
         return tuple((size + 2 * p - reach - 1) // s + 1 for size, p, reach, s in sides)
-
-    def is_faster_here(self, x: Tensor) -> bool:
-        """Whether the gradients are faster here than in PyTorch; see docs/performance.md."""
-        is_small_map = x.shape[-2] * x.shape[-1] <= SMALL_MAP
-        return is_small_map or self.kernel[0] * self.kernel[1] > 9
 
     def flipped_padding(self) -> Pair | None:
         """The padding with which the flipped kernel yields the input's gradient, if it can."""

@@ -5,9 +5,10 @@ of `depthwise_llvm` are compiled by llvmlite, the compiler library of numba, in 
 for the processor at hand. Every process compiles its own: nothing is stored on disk that could be
 damaged, outdated or half written.
 
-The batch is divided into as many parts as PyTorch has threads. Every part has sums of its own,
-which are added up in a fixed order, so that the result depends on the number of threads and on
-nothing else. The parts run on the threads that PyTorch's own operators run on.
+The work is divided into as many parts as PyTorch has threads: by channels, or, where these are few,
+by images. Parts of the images have sums of their own, which are added up in a fixed order, so that
+the result depends on the number of threads and on nothing else. The parts run on the threads that
+PyTorch's own operators run on.
 """
 
 import ctypes
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 # Below so many multiplications (about 0.1 ms) a part costs more to hand over than to compute.
 SERIAL_MACS = 1 << 20
+# With fewer channels a part, vector registers would stay half empty.
+PART_CHANNELS = 64
 
 Pair = tuple[int, ...]  # (vertical, horizontal)
 
@@ -67,14 +70,17 @@ def weight_gradient(
     images, channels, height, width = x.shape
     kernel_height, kernel_width = weight.shape[-2:]
     is_small = gradient.numel() * kernel_height * kernel_width < SERIAL_MACS
-    parts = 1 if is_small else min(torch.get_num_threads(), images)
-    sums = x.new_zeros(parts, kernel_height * kernel_width, channels)
+    threads = 1 if is_small else torch.get_num_threads()
+    is_wide = channels >= threads * PART_CHANNELS
+    image_parts, channel_parts = (1, threads) if is_wide else (min(threads, images), 1)
+    sums = x.new_zeros(image_parts, kernel_height * kernel_width, channels)
     values = (  # in the order of depthwise_llvm.FIELDS
         *(x.data_ptr(), gradient.data_ptr(), sums.data_ptr()),
         *(images, height, width, channels, *gradient.shape[-2:], kernel_height),
         *(*stride, *padding, *dilation),
-        parts,
+        *(image_parts, channel_parts),
     )
+    parts = image_parts * channel_parts
     fields = (ctypes.c_int64 * len(values))(*values)
     openmp = _openmp()
     if parts > 1 and openmp is not None:
@@ -82,7 +88,7 @@ def weight_gradient(
     else:
         for part in range(parts):
             kernel.part(fields, part)
-    total = sums[0] if parts == 1 else sums.sum(0)
+    total = sums[0] if image_parts == 1 else sums.sum(0)
     return total.t().reshape(weight.shape)
 
 

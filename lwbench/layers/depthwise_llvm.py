@@ -2,8 +2,8 @@
 
 For channels_last tensors the generated function computes::
 
-    for image in images of this part:
-        for c in blocks of channels:                      # one or two vector registers wide
+    for image in the images of this part:
+        for c in blocks of the channels of this part:     # one or two vector registers wide
             for oy in range(out_height):
                 for i in range(kernel_height):
                     iy = oy * stride_y - padding_y + i * dilation_y, skipped outside the map
@@ -29,8 +29,11 @@ FIELDS = (
     *("x", "gradient", "sums"),
     *("images", "height", "width", "channels", "out_height", "out_width", "kernel_height"),
     *("stride_y", "stride_x", "padding_y", "padding_x", "dilation_y", "dilation_x"),
-    "parts",
+    *("image_parts", "channel_parts"),  # into which the work is divided; one of them is 1
 )
+
+# Channels are divided among parts in multiples of this, half a register of the widest kind.
+CHANNELS = 8
 
 INTEGER = ir.IntType(64)
 POINTER = ir.PointerType()
@@ -41,9 +44,9 @@ def generate(
 ) -> str:
     """LLVM assembly of `part(fields, number)` and `team(fields)`, for "float" or "double".
 
-    `part` computes the sums of one part of the batch. `team` is what each thread of an OpenMP team
-    calls: it computes the parts that fall to the thread. `openmp`: the addresses of
-    `omp_get_thread_num` and `omp_get_num_threads`; without them `team` does nothing.
+    `part` computes the sums of one part of the images or of the channels. `team` is what each
+    thread of an OpenMP team calls: it computes the parts that fall to the thread. `openmp`: the
+    addresses of `omp_get_thread_num` and `omp_get_num_threads`; without them `team` does nothing.
     """
     module = ir.Module()
     part = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER, INTEGER]), "part")
@@ -80,6 +83,9 @@ class Index:
 
     def __floordiv__(self, other: "Index | int") -> "Index":
         return self._emit("sdiv", other)
+
+    def __mod__(self, other: "Index | int") -> "Index":
+        return self._emit("srem", other)
 
     def is_in(self, size: "Index") -> Any:
         """0 <= self < size, in one comparison: as an unsigned number, a negative one is large."""
@@ -124,8 +130,8 @@ def _emit_team(builder: Any, part: Any, thread_number: int, team_size: int) -> N
         pointer = builder.inttoptr(ir.Constant(INTEGER, address), function)
         return Index(builder, builder.sext(builder.call(pointer, []), INTEGER))
 
-    number, size = call(thread_number), call(team_size)
-    with loop(number, read_fields(builder)["parts"], size) as index:
+    number, size, fields = call(thread_number), call(team_size), read_fields(builder)
+    with loop(number, fields["image_parts"] * fields["channel_parts"], size) as index:
         builder.call(part, [builder.function.args[0], index.value])
 
 
@@ -134,10 +140,11 @@ class Part:
 
     def __init__(self, builder: Any, kernel_width: int, type_name: str) -> None:
         self.builder, self.kernel_width = builder, kernel_width
-        self.number = Index(builder, builder.function.args[1])
         self.scalar = ir.FloatType() if type_name == "float" else ir.DoubleType()
         self.itemsize = 4 if type_name == "float" else 8
-        self.fields = read_fields(builder)
+        self.fields = f = read_fields(builder)
+        number = Index(builder, builder.function.args[1])
+        self.image_part, self.channel_part = number % f["image_parts"], number % f["channel_parts"]
         self.vector: Any = self.scalar  # a block of channels
         self.taps: list[Any] = []  # the address of a block each
 
@@ -147,17 +154,23 @@ class Part:
         Two registers a tap hide the latency of the multiply-add. What is left of the channels is
         done in blocks of one register, of half of one, and one by one.
         """
-        fields, register = self.fields, register_bytes // self.itemsize
-        first, last = (fields["images"] * (self.number + k) // fields["parts"] for k in (0, 1))
-        start = Index(self.builder, 0)
+        f, register = self.fields, register_bytes // self.itemsize
+        first, last = (f["images"] * (self.image_part + k) // f["image_parts"] for k in (0, 1))
+        start, end = (self.channel(self.channel_part + k) for k in (0, 1))
         for width in (2 * register, register, register // 2, 1):
-            stop = start + (fields["channels"] - start) // width * width
+            stop = start + (end - start) // width * width
             self.vector = self.scalar if width == 1 else ir.VectorType(self.scalar, width)
             # memory in name only: LLVM keeps these in registers
             self.taps = [self.builder.alloca(self.vector) for _ in range(self.kernel_width)]
             with loop(first, last) as image, loop(start, stop, width) as channel:
                 self.rows(image, channel)
             start = stop
+
+    def channel(self, part: Index) -> Index:
+        """The first channel of a part; behind the last part, the number of channels."""
+        f, whole = self.fields, self.fields["channels"] // CHANNELS
+        rest = f["channels"] - whole * CHANNELS
+        return whole * part // f["channel_parts"] * CHANNELS + part // f["channel_parts"] * rest
 
     def rows(self, image: Index, channel: Index) -> None:
         """All rows of one image and one block of channels, and all rows of the kernel."""
@@ -167,7 +180,7 @@ class Part:
             with self.builder.if_then(iy.is_in(f["height"])):
                 gradient_row = (image * f["out_height"] + oy) * f["out_width"]
                 x_row = (image * f["height"] + iy) * f["width"]
-                first = (self.number * f["kernel_height"] + i) * self.kernel_width
+                first = (self.image_part * f["kernel_height"] + i) * self.kernel_width
                 sums = [self.address("sums", first + j, channel) for j in range(self.kernel_width)]
                 for tap, place in zip(self.taps, sums, strict=True):
                     self.builder.store(self.load(place), tap)
