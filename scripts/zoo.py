@@ -9,11 +9,10 @@ from pathlib import Path
 
 import yaml
 
-from lwbench.commands._counting import counted
+from lwbench.commands._counting import cached_counts, counted
 from lwbench.commands.list import first_comment
 from lwbench.logs import metric
 from lwbench.tables.cells import CountRequest
-from lwbench.tables.counts import cached_counts
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "zoo.md"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lwbench.commands._counting import cached_counts
 from lwbench.paths import conf_folder
 from lwbench.tables.cells import CountRequest
-from lwbench.tables.counts import cached_counts
 
 ROOT = Path(__file__).parent.parent
 REQUEST = CountRequest(("model=mb0",), 10, 32)

@@ -10,9 +10,8 @@ from dataclasses import replace
 import pytest
 
 from lwbench.tables import cells, formats, layout, published
-from lwbench.tables.cells import VERDICTS, FilledTable
+from lwbench.tables.cells import VERDICTS, WORDS, FilledTable
 from lwbench.tables.statistics import OUTCOMES, Comparison, Sample
-from lwbench.tables.terminal import SIGNS
 
 TABLES = {table.name: table for table in published.load("all")}
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
@@ -113,15 +112,16 @@ def test_columns_that_do_not_fit_follow_below_with_the_labels_repeated():
 
 
 def test_every_verdict_and_outcome_has_a_sign_of_its_own():
-    words = {word for word in (*VERDICTS, *OUTCOMES) if word != "measured"}
-    assert set(SIGNS) == words and len(set(SIGNS.values())) == len(words)
+    assert set(WORDS) == {*VERDICTS, *OUTCOMES}
+    signs = [one.sign for word, one in WORDS.items() if word != "measured"]
+    assert all(signs) and len(set(signs)) == len(signs)
 
 
 def test_the_legend_explains_the_signs_that_occur_and_no_others():
     text = " ".join(" ".join(lines(exact(TABLES["hsnet/3"]), 100)).split())
     assert "published | measured here; = exact: our count, rounded, has the printed digits;" in text
     assert "· open: not run yet." in text
-    assert not {SIGNS[word] for word in ("close", "reproduced", "better")} & set(text)
+    assert not {WORDS[word].sign for word in ("close", "reproduced", "better")} & set(text)
 
 
 def test_the_long_form_has_a_line_per_cell():

@@ -285,22 +285,22 @@ def test_terminal_takes_labels_for_text_not_for_markup(nasty):
 
 def test_the_summary_adds_up_in_every_format():
     found = [filled(name) for name in published.names()]
-    stands = [cells.summary(one) for one in found]
-    assert sum(one.cells for one in stands) == 232
+    stands = [one.summary() for one in found]
+    assert sum(one["cells"] for one in stands) == 232
     for one in stands:
-        assert one.cells == sum(one.verdicts.values())
-    listing = layout.of_summary(stands)
+        assert one["cells"] == sum(one[word] for word in cells.VERDICTS)
+    listing = layout.of_summary(found)
     assert [str(entry) for entry in listing.total[:2]] == ["all", "232"]
     assert {header.text for header in listing.headers[2:]} == {
-        word for one in stands for word, n in one.verdicts.items() if n
+        word for one in stands for word in cells.VERDICTS if one[word]
     }
-    lines = json.loads(formats.render_summary(stands, "json"))
+    lines = json.loads(formats.render_summary(found, "json"))
+    assert lines == stands
     assert [line["table"] for line in lines] == published.names()
-    assert sum(line["cells"] for line in lines) == 232
-    assert len(formats.render_summary(stands, "csv").splitlines()) == len(stands) + 1
+    assert len(formats.render_summary(found, "csv").splitlines()) == len(stands) + 1
     for form in ("markdown", "latex", "html", "terminal"):
-        assert "ldc/4" in formats.render_summary(stands, form, width=100)
-    assert max(map(len, formats.render_summary(stands, width=80).splitlines())) <= 80
+        assert "ldc/4" in formats.render_summary(found, form, width=100)
+    assert max(map(len, formats.render_summary(found, width=80).splitlines())) <= 80
 
 
 @pytest.mark.parametrize("draw", [formats.render, formats.render_summary])

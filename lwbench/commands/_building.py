@@ -10,7 +10,7 @@ from ..paths import conf_folder
 from ..registry import Spec, validated
 from ..runs.cache import cached
 from ..runs.provenance import cpu_model
-from ..tables.counts import content_digest
+from ._counting import content_digest
 
 if TYPE_CHECKING:
     import torch

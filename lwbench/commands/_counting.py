@@ -1,10 +1,45 @@
-"""Counts of networks that are in no cache: the one place where `table` and `list` load torch."""
+"""Counts of networks, cached by content; torch is loaded for those that are in no cache."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..config import command_values
+from ..runs.cache import cached, digest
 from ..tables.cells import CountRequest, Counts
+
+Counter = Callable[[list[CountRequest]], dict[CountRequest, Counts]]
+
+
+def cached_counts(
+    requests: Iterable[CountRequest], conf: Path, count: Counter
+) -> dict[CountRequest, Counts]:
+    """The requested counts; `count` is called once, with those that are not cached.
+
+    A cache is valid for one state of the networks, their configuration files (`conf`), the rules
+    and the libraries that networks come from; any change starts a new file.
+    """
+    by_key = {_key(request): request for request in requests}
+
+    def make(keys: list[str]) -> dict[str, Counts]:
+        return {_key(r): counts for r, counts in count([by_key[key] for key in keys]).items()}
+
+    found = cached("counts", content_digest(conf), by_key, make)
+    return {by_key[key]: counts for key, counts in found.items()}
+
+
+def content_digest(conf: Path) -> str:
+    """A short hash of everything that a count depends on."""
+    package = Path(__file__).resolve().parent.parent
+    names = ("layers", "models", "measure")
+    files = [path for name in names for path in (package / name).rglob("*.py")]
+    files += [*(conf / "model").rglob("*.yaml"), conf / "profile.yaml"]
+    return digest(sorted(files), ("torchvision", "timm"))
+
+
+def _key(request: CountRequest) -> str:
+    return json.dumps([*request.model, request.num_classes, request.image_size])
 
 
 def counted(requests: Sequence[CountRequest]) -> dict[CountRequest, Counts]:

@@ -11,10 +11,10 @@ from ..runs.records import Record, records
 from ..runs.runconfig import RunConfig
 from ..tables import ablation, cells, formats, published, studies
 from ..tables.cells import FilledTable
-from ..tables.counts import Counter, cached_counts
 from ..tables.selection import selected
 from ..tables.studies import Study, Train
 from ..tables.table import Table
+from ._counting import Counter, cached_counts
 
 # overrides of `train` -> their configurations: config.train_configs
 Composer = Callable[[Iterable[Train]], Mapping[Train, RunConfig]]
@@ -43,8 +43,7 @@ def tabulate(
         tables = selected(tables, *(keys.get(part) for part in PARTS))
         filled = fill(tables, study(tables, found, overrides, keys["select"], compose), count)
         if "table" not in keys:
-            summaries = [cells.summary(one) for one in filled]
-            return formats.render_summary(summaries, format, width, colours=colours)
+            return formats.render_summary(filled, format, width, colours)
     return formats.render(
         filled, format, width, intervals=intervals, is_long=is_long, colours=colours
     )

@@ -37,8 +37,7 @@ def _figures(models: list[str]) -> dict[str, str]:
     """Parameters and plain MACs of each model at 224 px with 1000 classes, as text."""
     from ..logs import metric
     from ..tables.cells import CountRequest
-    from ..tables.counts import cached_counts
-    from ._counting import counted
+    from ._counting import cached_counts, counted
 
     requests = {name: CountRequest((f"model={name}",), 1000, 224) for name in models}
     counts = cached_counts(requests.values(), conf_folder(), counted)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..config import train_configs
 from ..paths import conf_folder
-from ._counting import counted
+from ._counting import cached_counts, counted
 from ._keys import YES_NO, Key, help_of_keys, parsed
 
 FLAGS: tuple[str, ...] = ()
@@ -37,7 +37,6 @@ def write_report(values: dict[str, str]) -> Path:
     from ..report import build
     from ..runs.records import chosen, records
     from ..tables import cells, published
-    from ..tables.counts import cached_counts
 
     out = Path(values.get("out", "outputs"))
     found = records(out, kept=values["kept"] == "true")

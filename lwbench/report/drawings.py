@@ -1,103 +1,69 @@
 """The report's pictures, as data for its page; a picture whose data are missing is left out.
 
-Each function yields pictures one by one, so that those not asked for are not drawn. matplotlib
-takes a second to import and is imported when the first one is drawn.
+Each function yields pictures one by one, so that those not asked for are not drawn. Imports
+matplotlib, which takes a second: callers import this module when they draw.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
+from matplotlib.figure import Figure
+
+from ..errors import LwbenchError
 from ..runs.records import Record
 from ..tables.cells import Cell, FilledTable
-from .runview import DAMAGE, Picture
+from . import maps, plots
+from .canvas import data_uri
+from .runview import Picture
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from . import plots
+QUANTITIES: dict[plots.Quantity, str] = {"loss": "loss", "top1": "top-1 accuracy"}
 
 
-def costs(filled: FilledTable) -> Iterator[Picture]:
-    """Bars of parameters and MACs, where a table has both."""
-    from . import plots
-
-    table, cells = filled
-    counts: dict[str, dict[str, float]] = {}
-    for cell in cells:
-        if cell.kind in ("params", "macs") and cell.measured is not None:
-            counts.setdefault(cell.row, {})[cell.kind] = cell.measured
-    networks = {
-        row: plots.Cost(found["params"], found["macs"])
-        for row, found in counts.items()
-        if len(found) == 2
+def of_table(filled: FilledTable, runs: Sequence[Record]) -> Iterator[Picture]:
+    """Loss and accuracy per epoch, accuracy over MACs per data set, parameters and MACs."""
+    name = filled.table.name
+    for data in dict.fromkeys(record.result.data for record in runs):
+        networks = plots.by_network([record for record in runs if record.result.data == data])
+        for quantity, words in QUANTITIES.items():
+            title, draw = f"{words} per epoch on {data}", partial(plots.curves, networks, quantity)
+            yield from _drawn(f"{name}: {title}", f"{name} {data} {quantity} per epoch", draw)
+    by_kind = {
+        kind: {c.row: c.measured for c in filled.cells if c.kind == kind and c.measured}
+        for kind in ("params", "macs")
     }
-    title = f"{table.name}: parameters and MACs, counted here"
-    name = f"{table.name} params and macs"
-    yield from _drawn(title, name, lambda: plots.costs(networks, _counted(cells)))
-
-
-def planes(filled: FilledTable) -> Iterator[Picture]:
-    """Top-1 accuracy over MACs, published and measured, a picture per data set with runs."""
-    from . import plots
-
-    table, cells = filled
-    macs = {c.row: c.measured for c in cells if c.kind == "macs" and c.measured}
-    for key, column in table.columns.items():
-        if column.kind not in ("top1", "top1_error"):
-            continue
-        line = [c for c in cells if c.column == key and c.row in macs]
-        printed = [(c, (float(c.published),)) for c in line if c.published is not None]
-        found = [(c, tuple(c.sample.values.values())) for c in line if c.sample]
-        if not found:
-            continue
-        points = [
-            [plots.Point(c.row, macs[c.row], _accuracies(c, values)) for c, values in some]
-            for some in (printed, found)
-        ]
-        title = f"{table.name}: top-1 accuracy on {column.data} over MACs"
-        draw = partial(
-            plots.accuracy_over_macs, *points,
-            accuracy=f"top-1 on {column.data}", counted=_counted(cells),
-        )  # fmt: skip
-        yield from _drawn(title, f"{table.name} {column.data} top1 over macs", draw)
-
-
-def curves(title: str, runs: Iterable[Record]) -> Iterator[Picture]:
-    """Loss and accuracy per epoch by network, two pictures per data set."""
-    quantities: dict[plots.Quantity, str] = {"loss": "loss", "top1": "top-1 accuracy"}
-    by_data: dict[str, list[Record]] = {}
-    for record in runs:
-        by_data.setdefault(record.result.data, []).append(record)
-    for data, found in by_data.items():
-        for quantity, words in quantities.items():
-            yield from _drawn(
-                f"{title}: {words} per epoch on {data}",
-                f"{title} {data} {quantity} per epoch",
-                partial(_curves, found, quantity),
-            )
-
-
-def _curves(found: Sequence[Record], quantity: "plots.Quantity") -> "Figure":
-    from . import plots
-
-    return plots.curves(plots.by_network(found), quantity)
+    params, macs = by_kind["params"], by_kind["macs"]
+    for key, column in filled.table.columns.items():
+        cells = [c for c in filled.cells if c.column == key and c.row in macs]
+        if column.kind in ("top1", "top1_error") and any(cell.runs for cell in cells):
+            data = f"{column.data}"
+            draw = partial(_accuracy_over_macs, cells, macs, data, _counted(filled.cells))
+            title = f"{name}: top-1 accuracy on {data} over MACs"
+            yield from _drawn(title, f"{name} {data} top1 over macs", draw)
+    costs = {row: plots.Cost(params[row], macs[row]) for row in params if row in macs}
+    draw = partial(plots.costs, costs, _counted(filled.cells))
+    yield from _drawn(f"{name}: parameters and MACs, counted here", f"{name} params and macs", draw)
 
 
 def of_run(record: Record) -> Iterator[Picture]:
     """The run's confusion matrices, and the sampling points of its deformable layer."""
-    from . import maps
-
     run = f"{record.result.data} {record.result.model} {record.run.path.name}"
-    matrices = "confusion matrices, final weights"
-    yield from _drawn(matrices, f"{run} confusion", lambda: maps.confusion(record))
+    draw = partial(maps.confusion, record)
+    yield from _drawn("confusion matrices, final weights", f"{run} confusion", draw)
     if (record.run.path / "offsets.npz").is_file():
-        points = "learned sampling points on test images"
-        yield from _drawn(points, f"{run} offsets", lambda: maps.offsets(record))
+        draw = partial(maps.offsets, record)
+        yield from _drawn("learned sampling points on test images", f"{run} offsets", draw)
 
 
-def _accuracies(cell: Cell, values: Iterable[float]) -> tuple[float, ...]:
-    return tuple(100 - v if cell.kind == "top1_error" else v for v in values)
+def _accuracy_over_macs(
+    cells: Sequence[Cell], macs: dict[str, float], data: str, counted: str
+) -> Figure:
+    def point(cell: Cell, values: Iterable[float]) -> plots.Point:
+        accuracies = (100 - v if cell.kind == "top1_error" else v for v in values)
+        return plots.Point(cell.row, macs[cell.row], tuple(accuracies))
+
+    printed = [point(c, [float(c.published)]) for c in cells if c.published is not None]
+    found = [point(c, c.sample.values.values()) for c in cells if c.sample]
+    return plots.accuracy_over_macs(printed, found, accuracy=f"top-1 on {data}", counted=counted)
 
 
 def _counted(cells: Sequence[Cell]) -> str:
@@ -107,11 +73,9 @@ def _counted(cells: Sequence[Cell]) -> str:
     return ways.pop() if len(ways) == 1 else "as the table counts them"
 
 
-def _drawn(title: str, name: str, draw: Callable[[], "Figure"]) -> Iterator[Picture]:
-    from .canvas import data_uri
-
+def _drawn(title: str, name: str, draw: Callable[[], Figure]) -> Iterator[Picture]:
     try:
         figure = draw()
         yield Picture(title, name, figure, data_uri(figure))
-    except DAMAGE:  # includes NoPicture, which is raised where data are missing
-        return
+    except (LwbenchError, OSError, ValueError, TypeError):
+        return  # NoPicture, or a file that is damaged in a way that its reader did not foresee

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ..tables.cells import VERDICTS
-from ..tables.layout import TONES, Layout
+from ..tables.cells import VERDICTS, WORDS
+from ..tables.layout import Layout
 from .runview import Picture, RunView
 
 
@@ -33,10 +33,6 @@ class Section:
     layout: Layout
     details: Sequence[Details] = ()
     pictures: list[Picture] = field(default_factory=list)
-
-    @property
-    def id(self) -> str:
-        return section_id(self.layout.name)
 
     @property
     def groups(self) -> list[tuple[str, int]]:
@@ -69,25 +65,17 @@ def html(page: Page) -> str:
     """The page as one HTML document."""
     loader = PackageLoader("lwbench.report")
     environment = Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
-    )
+    )  # fmt: skip
     environment.filters["id"] = section_id
-    style, script = (
-        Markup(loader.get_source(environment, name)[0]) for name in ("report.css", "report.js")
-    )
-    return environment.get_template("report.html").render(
-        vars(page),
-        style=style,
-        script=script,
-        style_hash=_hash(style),
-        script_hash=_hash(script),
-        tones=TONES,
-        verdicts=VERDICTS,
-    )
+    files = {
+        name: Markup(loader.get_source(environment, f"report.{ending}")[0])
+        for name, ending in (("style", "css"), ("script", "js"))
+    }
+    hashes = {f"{name}_hash": _hash(text) for name, text in files.items()}
+    words = {"words": WORDS, "verdicts": VERDICTS}
+    return environment.get_template("report.html").render(vars(page), **files, **hashes, **words)
 
 
 def section_id(name: str) -> str:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from ..errors import UsageError
 from .directory import Run
 from .files import read_json
+from .provenance import revision_text
 from .runconfig import RunConfig
 from .schema import Environment, Figures, Images, Result, Start
 
@@ -111,6 +112,27 @@ def chosen(found: Iterable[Record]) -> list[Record]:
     for record in sorted(found, key=lambda r: (not r.kept, *r.order)):
         newest[record.result.identity, record.result.seed, record.result.precision] = record
     return list(newest.values())
+
+
+def devices(found: Iterable[Record]) -> list[str]:
+    """The devices that the runs were trained on, each once."""
+    names = (start.device or r.result.device for r in found for start in _trained(r))
+    return list(dict.fromkeys(names))
+
+
+def revisions(found: Iterable[Record]) -> list[str]:
+    """The code that made the runs: short git revisions, `+` if modified, or version numbers."""
+    names = (
+        revision_text(start) or f"version {start.versions.get('lwbench')}"
+        for record in found
+        for start in _trained(record)
+    )
+    return ["unknown" if name == "version None" else name for name in dict.fromkeys(names)]
+
+
+def _trained(record: Record) -> tuple[Start, ...]:
+    """The starts that trained, or one of which nothing is known."""
+    return record.environment.trained or (Start(),)
 
 
 def keep(record: Record, out: Path) -> Path:

@@ -1,7 +1,7 @@
 """Compute the cells of a table: the published number, what lwbench counted or measured, a verdict.
 
 Counting a network needs torch, so it is done elsewhere: `requirements` lists the networks to count
-and `cells` takes their counts as plain numbers. Accuracies come from the finished runs of a study.
+and `filled` takes their counts as plain numbers. Accuracies come from the finished runs of a study.
 """
 
 import shlex
@@ -10,25 +10,44 @@ from dataclasses import dataclass, replace
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from typing import Any, NamedTuple, TypedDict
 
-from ..runs.records import Record
-from .published import ACCURACY, COMPLEXITY, Figure, Table
-from .statistics import MIN_RUNS, Comparison, Sample, comparisons
-from .studies import Study, hardware, revisions
+from ..runs.records import Record, devices, revisions
+from .statistics import ALPHA, MIN_RUNS, Comparison, Sample, comparisons
+from .studies import Study
+from .table import ACCURACY, COMPLEXITY, Figure, Table
 
-# the possible verdicts, with their meaning as captions give it
+
+class Word(NamedTuple):
+    """How a verdict, or the outcome of a comparison, is shown."""
+
+    sign: str  # on a terminal
+    tone: str  # its colour: good, near, odd, bad or quiet
+    meaning: str
+
+
 VERDICTS = {
-    "exact": "our count, rounded, has the printed digits",
-    "truncated": "our count has the printed digits when it is cut instead of rounded",
-    "close": "our count has other digits than the printed ones",
-    "misprint": "the printed number is wrong, for the reason given",
-    "fit": "the network's unstated parameters were chosen to meet the printed number",
-    "reproduced": "the published value lies within the 95 % prediction interval for one more run",
-    "differs": "the published value lies outside that interval",
-    "too few runs": f"fewer than {MIN_RUNS} seeds",
-    "reduced": "runs of a cheaper recipe than the document's, which cannot reproduce its value",
-    "measured": "nothing is published",
-    "open": "not run yet",
-    "not runnable here": "lwbench cannot measure it",
+    "exact": Word("=", "good", "our count, rounded, has the printed digits"),
+    "truncated": Word("↓", "near", "our count, cut instead of rounded, has the printed digits"),
+    "close": Word("≈", "near", "our count has other digits than the printed ones"),
+    "misprint": Word("!", "odd", "the printed number is wrong, for the reason given"),
+    "fit": Word(
+        "~", "odd", "the network's unstated details were chosen to meet the printed number"
+    ),
+    "reproduced": Word(
+        "✓", "good", "the published value is in the 95 % prediction interval for one more run"
+    ),
+    "differs": Word("✗", "bad", "the published value is outside that interval"),
+    "too few runs": Word("?", "odd", f"fewer than {MIN_RUNS} seeds"),
+    "reduced": Word(
+        "°", "near", "a cheaper recipe than the document's, cannot reproduce its value"
+    ),
+    "measured": Word("", "quiet", "nothing is published"),
+    "open": Word("·", "quiet", "not run yet"),
+    "not runnable here": Word("-", "quiet", "lwbench cannot measure it"),
+}
+WORDS = VERDICTS | {
+    "better": Word("▲", "good", f"corrected p below {ALPHA}"),
+    "worse": Word("▼", "bad", f"corrected p below {ALPHA}"),
+    "no difference shown": Word("○", "quiet", f"corrected p of {ALPHA} or more"),
 }
 
 
@@ -110,7 +129,7 @@ class Cell:
             "p_holm": comparison and comparison.holm,
             "comparison": comparison and comparison.word,
             "precision": self.precision,
-            "hardware": hardware(self.runs),
+            "hardware": devices(self.runs),
             "revisions": revisions(self.runs),
             "runs": [str(record.run.path) for record in self.runs],
         }
@@ -122,15 +141,19 @@ class FilledTable(NamedTuple):
     table: Table
     cells: Sequence[Cell]
 
+    def with_runs(self) -> "FilledTable":
+        """The part that has runs: without the rows and columns that have none."""
+        measured = [cell for cell in self.cells if cell.runs]
+        labels, keys = {cell.row for cell in measured}, {cell.column for cell in measured}
+        cells = [cell for cell in self.cells if cell.row in labels and cell.column in keys]
+        return FilledTable(self.table.part(labels, keys), cells)
 
-@dataclass(frozen=True)
-class Summary:
-    """The cells of a table by verdict; `cells` is the sum over all verdicts."""
-
-    table: str
-    source: str
-    cells: int
-    verdicts: Mapping[str, int]  # every key of VERDICTS
+    def summary(self) -> dict[str, Any]:
+        """The table's name and source, and the number of its cells in all and by verdict."""
+        words = [cell.verdict for cell in self.cells]
+        counted = {word: words.count(word) for word in VERDICTS}
+        facts = {"table": self.table.name, "source": self.table.source, "cells": len(words)}
+        return facts | counted
 
 
 def requirements(table: Table) -> list[CountRequest]:
@@ -146,17 +169,8 @@ def filled(
 
     A cell whose count is missing from `counts`, or whose runs are missing from `study`, is open.
     """
-    study = study or Study()
-    found = [_cell(table.name, figure, counts, study) for figure in table.figures]
+    found = [_cell(table.name, figure, counts, study or Study()) for figure in table.figures]
     return FilledTable(table, compared(found, table.baseline))
-
-
-def with_runs(filled: FilledTable) -> FilledTable:
-    """The part of the table that has runs: without the rows and columns that have none."""
-    measured = [cell for cell in filled.cells if cell.runs]
-    labels, keys = {cell.row for cell in measured}, {cell.column for cell in measured}
-    cells = [cell for cell in filled.cells if cell.row in labels and cell.column in keys]
-    return FilledTable(filled.table.part(labels, keys), cells)
 
 
 def measured_by(
@@ -172,7 +186,7 @@ def measured_by(
     return replace(
         cell,
         measured=sample.mean,
-        verdict=accuracy_verdict(cell.published, sample, reduced is not None),
+        verdict="reduced" if reduced is not None else accuracy_verdict(cell.published, sample),
         runs=tuple(runs),
         sample=sample,
         select=select,
@@ -185,8 +199,11 @@ def compared(found: Sequence[Cell], baseline: str) -> list[Cell]:
 
     The rows of a column are one family of tests. Runs of different precisions are not compared.
     """
-    bases = {cell.column: cell for cell in found if cell.row == baseline and cell.sample}
-    outcomes = {column: _family(found, base) for column, base in bases.items()}
+    outcomes = {
+        cell.column: _family(found, cell, cell.sample)
+        for cell in found
+        if cell.row == baseline and cell.sample
+    }
     return [
         replace(cell, baseline=baseline, comparison=outcomes[cell.column][cell.row])
         if cell.row in outcomes.get(cell.column, ())
@@ -195,7 +212,7 @@ def compared(found: Sequence[Cell], baseline: str) -> list[Cell]:
     ]
 
 
-def _family(found: Iterable[Cell], base: Cell) -> dict[str, Comparison]:
+def _family(found: Iterable[Cell], base: Cell, sample: Sample) -> dict[str, Comparison]:
     """The comparisons of a column's rows with its baseline's cell, by row."""
     samples = {
         cell.row: cell.sample
@@ -203,8 +220,7 @@ def _family(found: Iterable[Cell], base: Cell) -> dict[str, Comparison]:
         if cell.column == base.column and cell.row != base.row and cell.sample
         if cell.precision == base.precision
     }
-    assert base.sample is not None
-    return comparisons(samples, base.sample, base.kind.endswith("_error"))
+    return comparisons(samples, sample, base.kind.endswith("_error"))
 
 
 def count_verdict(figure: Figure, measured: int) -> str:
@@ -221,10 +237,8 @@ def count_verdict(figure: Figure, measured: int) -> str:
     return "truncated" if ours.quantize(figure.quantum, ROUND_DOWN) == printed else "close"
 
 
-def accuracy_verdict(published: str | None, sample: Sample, reduced: bool) -> str:
+def accuracy_verdict(published: str | None, sample: Sample) -> str:
     """Compare the accuracy of runs with the published one, in percent."""
-    if reduced:
-        return "reduced"
     if published is None:
         return "measured"
     if sample.n < MIN_RUNS:
@@ -232,29 +246,6 @@ def accuracy_verdict(published: str | None, sample: Sample, reduced: bool) -> st
     # the tolerance makes binary floating point agree with decimal arithmetic at the boundary
     near = abs(float(published) - sample.mean) <= (sample.prediction or 0.0) + 1e-9
     return "reproduced" if near else "differs"
-
-
-def summary(filled: FilledTable) -> Summary:
-    """Count the table's cells by verdict."""
-    verdicts = [cell.verdict for cell in filled.cells]
-    counted = {word: verdicts.count(word) for word in VERDICTS}
-    return Summary(filled.table.name, filled.table.source, len(verdicts), counted)
-
-
-def _command(figure: Figure, overrides: Sequence[str]) -> str:
-    """The command that shows a count or measures an accuracy, quoted for a shell."""
-    if (request := _request(figure)) is not None:
-        size = (f"num_classes={request.num_classes}", f"image_size={request.image_size}")
-        return shlex.join(["lwbench", "profile", *request.model, *size])
-    if figure.train is None:
-        return ""
-    return shlex.join(["lwbench", "train", *figure.train, *overrides])
-
-
-def _request(figure: Figure) -> CountRequest | None:
-    if figure.kind not in COMPLEXITY:
-        return None
-    return CountRequest(figure.model, figure.num_classes, figure.image_size)
 
 
 def _cell(table: str, figure: Figure, counts: Mapping[CountRequest, Counts], study: Study) -> Cell:
@@ -266,7 +257,7 @@ def _cell(table: str, figure: Figure, counts: Mapping[CountRequest, Counts], stu
         column=figure.column,
         kind=figure.kind,
         published=figure.value,
-        verdict="open" if figure.kind in (*COMPLEXITY, *ACCURACY) else "not runnable here",
+        verdict="open" if request or figure.kind in ACCURACY else "not runnable here",
         rule=figure.rule if request else None,
         request=request,
         experiment=next(experiments, None),
@@ -276,15 +267,26 @@ def _cell(table: str, figure: Figure, counts: Mapping[CountRequest, Counts], stu
     if figure.kind in ACCURACY:
         reduced = study.overrides if study.is_reduced(figure) else None
         return measured_by(cell, study.runs(figure), study.select, reduced)
-    return cell if request is None else _counted(cell, figure, counts.get(request))
-
-
-def _counted(cell: Cell, figure: Figure, count: Counts | None) -> Cell:
+    count = counts.get(request) if request else None
     if count is None:
         return cell
     measured = count["params"] if figure.kind == "params" else count["macs"][figure.rule]
     cell = replace(cell, measured=measured, verdict=count_verdict(figure, measured))
-    if cell.verdict not in ("close", "misprint", "fit"):
+    if cell.verdict not in ("close", "misprint", "fit") or cell.ratio is None:
         return cell
-    ratio = "" if cell.ratio is None else f"ours / published = {cell.ratio:.4f}"
-    return replace(cell, note="; ".join(filter(None, [ratio, cell.note])))
+    notes = filter(None, [f"ours / published = {cell.ratio:.4f}", cell.note])
+    return replace(cell, note="; ".join(notes))
+
+
+def _request(figure: Figure) -> CountRequest | None:
+    if figure.kind not in COMPLEXITY:
+        return None
+    return CountRequest(figure.model, figure.num_classes, figure.image_size)
+
+
+def _command(figure: Figure, overrides: Sequence[str]) -> str:
+    """The command that shows a count or measures an accuracy, quoted for a shell."""
+    if (request := _request(figure)) is not None:
+        size = (f"num_classes={request.num_classes}", f"image_size={request.image_size}")
+        return shlex.join(["lwbench", "profile", *request.model, *size])
+    return shlex.join(["lwbench", "train", *figure.train, *overrides]) if figure.train else ""

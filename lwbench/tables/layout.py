@@ -5,24 +5,15 @@ it out, a terminal uses a sign for the verdict, the page a badge.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from . import captions
-from .cells import VERDICTS, Cell, FilledTable, Summary
-from .statistics import OUTCOMES
+from .cells import VERDICTS, WORDS, Cell, FilledTable
 from .table import ACCURACY, CHECK, COMPLEXITY
 
 PARTS = ("published", "measured", "difference")  # of a column of the table
 UNITS = {**dict.fromkeys(ACCURACY, "%"), "map": "%", "speed": "images/s"}
 SCALES = {0: "", 3: "k", 6: "M", 9: "G"}
-# how a verdict or the outcome of a comparison is coloured; signs or words say the same
-TONES = {
-    **dict.fromkeys(("exact", "reproduced", "better"), "good"),
-    **dict.fromkeys(("truncated", "close", "reduced"), "near"),
-    **dict.fromkeys(("misprint", "fit", "too few runs"), "odd"),
-    **dict.fromkeys(("differs", "worse"), "bad"),
-    **dict.fromkeys(("open", "not runnable here", "no difference shown"), "quiet"),
-}
 
 
 @dataclass(frozen=True)
@@ -37,8 +28,8 @@ class Entry:
     separator: str = ", "  # between text and word
 
     def __str__(self) -> str:
-        said = self.separator.join(filter(None, [self.text, self.word]))
-        return f"{said} ({self.aside})" if self.aside else said
+        words = self.separator.join(filter(None, [self.text, self.word]))
+        return f"{words} ({self.aside})" if self.aside else words
 
 
 @dataclass(frozen=True)
@@ -46,8 +37,8 @@ class Header:
     """What stands above a column of entries."""
 
     text: str
-    part: str = "number"  # label, mark, text, number; published, measured or difference of a column
-    group: str = ""  # the table's column that a published, measured or difference part belongs to
+    part: str = "number"  # or label, mark, text; or one of PARTS
+    group: str = ""  # the column of the table whose part it is
 
 
 @dataclass(frozen=True)
@@ -60,12 +51,23 @@ class Layout:
     rows: Sequence[Sequence[Entry]]
     remarks: Sequence[str] = ()
     words: Sequence[str] = ()  # the verdicts and outcomes that occur, for a legend
-    total: Sequence[Entry] = field(default_factory=list)  # the last row of a summary
+    total: Sequence[Entry] = ()  # the last row of a summary
 
     @property
     def title(self) -> str:
         """Name and source."""
         return f"{self.name}: {self.source}" if self.source else self.name
+
+    @property
+    def notes(self) -> list[str]:
+        """The legend and the remarks."""
+        return [*captions.legend(self.words), *self.remarks]
+
+    @property
+    def texts(self) -> list[list[str]]:
+        """The headers, the rows and their sum, written out."""
+        rows = [*self.rows, self.total] if self.total else self.rows
+        return [[header.text for header in self.headers], *([str(e) for e in row] for row in rows)]
 
 
 def of_table(filled: FilledTable, intervals: bool = False) -> Layout:
@@ -80,24 +82,21 @@ def of_table(filled: FilledTable, intervals: bool = False) -> Layout:
         columns.append((Header(mark, "mark"), [Entry(text) for text in texts]))
     for key in table.columns:
         columns += _columns([cell for cell in cells if cell.column == key], intervals)
-    entries = [entry for header, some in columns for entry in some]
-    present = {entry.word for entry in entries}
+    present = {entry.word for _, entries in columns for entry in entries}
     return Layout(
         name=table.name,
         source=captions.source(filled),
         headers=[header for header, _ in columns],
-        rows=list(zip(*(some for _, some in columns), strict=True)),
+        rows=list(zip(*(entries for _, entries in columns), strict=True)),
         remarks=captions.remarks(filled),
-        words=[word for word in dict.fromkeys((*VERDICTS, *OUTCOMES)) if word in present],
+        words=[word for word in WORDS if word in present],
     )
 
 
 def long(wide: Layout) -> Layout:
     """The same table with a line per cell, for narrow screens and for many columns."""
-    parts = [p for p in PARTS if any(header.part == p for header in wide.headers)]
-    differences = [header.text for header in wide.headers if header.part == "difference"]
-    texts = [differences[0] if part == "difference" else part for part in parts]
-    headers = [Header("row", "label"), Header("column", "text")]
+    names = {header.part: header.text for header in wide.headers}
+    parts = [part for part in PARTS if part in names]
     rows: list[list[Entry]] = []
     for row in wide.rows:
         lines: dict[str, dict[str, Entry]] = {}
@@ -106,26 +105,25 @@ def long(wide: Layout) -> Layout:
                 lines.setdefault(header.group, {})[header.part] = entry
             elif header.part == "mark" and entry.text == CHECK:
                 lines[header.text] = {parts[0]: entry}
-        for number, (name, line) in enumerate(lines.items()):
-            label = row[0] if number == 0 else Entry()
+        labels = [row[0], *[Entry()] * len(lines)]
+        for label, (name, line) in zip(labels, lines.items(), strict=False):
             rows.append([label, Entry(name), *(line.get(part, Entry()) for part in parts)])
-    headers += [Header(text, part) for text, part in zip(texts, parts, strict=True)]
-    return Layout(wide.name, wide.source, headers, rows, wide.remarks, wide.words)
+    texts = [names[part] if part == "difference" else part for part in parts]
+    headers = [Header("row", "label"), Header("column", "text")]
+    return replace(wide, headers=[*headers, *map(Header, texts, parts)], rows=rows)
 
 
-def of_summary(summaries: Sequence[Summary]) -> Layout:
+def of_summary(tables: Sequence[FilledTable]) -> Layout:
     """Cells by verdict, a row per table, and their sum; verdicts that no cell has are left out."""
-    words = [word for word in VERDICTS if any(one.verdicts[word] for one in summaries)]
-    numbers = [[one.cells, *(one.verdicts[word] for word in words)] for one in summaries]
-    sums = [sum(column) for column in zip(*numbers, strict=True)]
-    return Layout(
-        name="published tables",
-        source="",
-        headers=[Header("table", "label"), Header("cells"), *map(Header, words)],
-        rows=[[Entry(s.table), *_counts(n)] for s, n in zip(summaries, numbers, strict=True)],
-        words=words,
-        total=[Entry("all"), *_counts(sums)],
-    )
+    found = [filled.summary() for filled in tables]
+    words = [word for word in VERDICTS if any(one[word] for one in found)]
+    sums = {word: sum(one[word] for one in found) for word in ("cells", *words)}
+    rows = [
+        [Entry(one["table"]), *_counts(one[word] for word in ("cells", *words))]
+        for one in (*found, {"table": "all"} | sums)
+    ]
+    headers = [Header("table", "label"), *map(Header, ("cells", *words))]
+    return Layout("published tables", "", headers, rows[:-1], words=words, total=rows[-1])
 
 
 def _counts(numbers: Iterable[int]) -> list[Entry]:
@@ -133,15 +131,14 @@ def _counts(numbers: Iterable[int]) -> list[Entry]:
 
 
 def _columns(cells: Sequence[Cell], intervals: bool) -> list[tuple[Header, list[Entry]]]:
-    """The columns of entries of one column of the table."""
+    """The columns of entries that one column of the table takes."""
     unit = UNITS.get(cells[0].kind)
     name = f"{cells[0].column} ({unit})" if unit else cells[0].column
     found = []
-    is_published = any(cell.published is not None for cell in cells)
-    if is_published:
+    if is_published := any(cell.published is not None for cell in cells):
         found.append((Header(name, "published", name), [published(cell) for cell in cells]))
-    text = "measured" if is_published else name
-    found.append((Header(text, "measured", name), [measured(cell, intervals) for cell in cells]))
+    header = Header("measured" if is_published else name, "measured", name)
+    found.append((header, [measured(cell, intervals) for cell in cells]))
     if baselines := [cell.baseline for cell in cells if cell.comparison]:
         header = Header(f"vs {baselines[0]}", "difference", name)
         found.append((header, [difference(cell) for cell in cells]))
@@ -152,9 +149,9 @@ def published(cell: Cell) -> Entry:
     """The number as printed, with its unit: `63.4 M`."""
     if cell.published is None:
         return Entry("-")
-    mantissa, _, exponent = cell.published.partition("e")
+    digits, _, exponent = cell.published.partition("e")
     unit = _unit(int(exponent or 0))
-    return Entry(f"{mantissa} {unit}".rstrip(), value=float(cell.published), unit=unit)
+    return Entry(f"{digits} {unit}".rstrip(), value=float(cell.published), unit=unit)
 
 
 def measured(cell: Cell, intervals: bool = False) -> Entry:
@@ -163,21 +160,18 @@ def measured(cell: Cell, intervals: bool = False) -> Entry:
     if cell.measured is None:
         return Entry(word=word)
     if cell.kind in COMPLEXITY:
-        mantissa, _, exponent = (cell.published or "0.0e6").partition("e")
-        decimals, power = len(mantissa.partition(".")[2]) + 2, int(exponent or 0)
-        unit = _unit(power)
-        text = f"{cell.measured / 10**power:.{decimals}f} {unit}".rstrip()
+        digits, _, exponent = (cell.published or "0.0e6").partition("e")
+        decimals, power = len(digits.partition(".")[2]) + 2, int(exponent or 0)
+        text = f"{cell.measured / 10**power:.{decimals}f} {_unit(power)}".rstrip()
         aside = f"{cell.ratio:.3f}" if cell.verdict == "close" and cell.ratio is not None else ""
-        return Entry(text, word, aside, cell.measured, unit)
-    sample = cell.sample
-    if sample is None:
-        return Entry(f"{cell.measured:.2f}", word, value=cell.measured)
-    text = f"{sample} ({sample.n})"
+        return Entry(text, word, aside, cell.measured, _unit(power))
+    assert cell.sample is not None
+    sample, text = cell.sample, f"{cell.sample} ({cell.sample.n})"
     if intervals and sample.confidence is not None:
         low, high = sample.mean - sample.confidence, sample.mean + sample.confidence
         text += f" [{low:.2f}, {high:.2f}]"
-    tested = cell.verdict in ("reproduced", "differs") and sample.prediction is not None
-    return Entry(text, word, f"±{sample.prediction:.2f}" if tested else "", sample.mean)
+    is_tested = cell.verdict in ("reproduced", "differs")
+    return Entry(text, word, f"±{sample.prediction:.2f}" if is_tested else "", sample.mean)
 
 
 def difference(cell: Cell) -> Entry:

@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..errors import UsageError
-from ..runs.provenance import revision_text
 from ..runs.records import Record, chosen
 from ..runs.runconfig import Overrides, RunConfig, is_identifying, override_key
-from ..runs.schema import Start
 from .table import Figure, Table
 
 Train = Overrides  # those of `train` that make a cell's full run
@@ -144,8 +142,6 @@ def _nearest(
     """The places from which the run differs least, each with the overrides that it differs by."""
     try:
         config = record.config
-        if config.identity != record.result.identity:
-            return []
     except (UsageError, TypeError, ValueError, RecursionError):
         return []  # a damaged configuration says nothing about where the run belongs
     differing = [(place, config.differences(place[2])) for place in places]
@@ -193,24 +189,3 @@ def is_complete(record: Record) -> bool:
     total = SIZES.get(record.result.data)
     train, test = record.data.train_size, record.data.test_size
     return total is None or train is None or test is None or train + test == total
-
-
-def hardware(records: Iterable[Record]) -> list[str]:
-    """The devices that the runs were trained on, each once."""
-    devices = (
-        start.device or record.result.device
-        for record in records
-        for start in record.environment.trained or (Start(),)
-    )
-    return list(dict.fromkeys(devices))
-
-
-def revisions(records: Iterable[Record]) -> list[str]:
-    """The code that made the runs: short git revisions, `+` if modified, or version numbers."""
-    starts = (start for record in records for start in record.environment.trained or (Start(),))
-    return list(dict.fromkeys(map(_revision, starts)))
-
-
-def _revision(start: Start) -> str:
-    version = start.versions.get("lwbench")
-    return revision_text(start) or (f"version {version}" if version else "unknown")

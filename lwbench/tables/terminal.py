@@ -2,15 +2,14 @@
 
 The published number, the measured one and its verdict share a column: `63.4 M =` is an exact count,
 `89.28 | 88.93 ± 0.31 (3) ✓` a reproduced accuracy. A legend below the table explains the signs that
-occur. What does not fit is shortened: first headers, then asides and units, then spaces; columns
+occur. What does not fit is shortened: first headers, then p-values and units, then spaces; columns
 that still do not fit are printed below the others, with the labels repeated.
 """
 
 import io
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
@@ -19,44 +18,37 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from . import captions
-from .layout import PARTS, TONES, Entry, Header, Layout
+from .cells import WORDS
+from .layout import PARTS, Entry, Header, Layout
 
-SIGNS = {
-    "exact": "=", "truncated": "↓", "close": "≈", "misprint": "!", "fit": "~",
-    "reproduced": "✓", "differs": "✗", "too few runs": "?", "reduced": "°",
-    "open": "·", "not runnable here": "-",
-    "better": "▲", "worse": "▼", "no difference shown": "○",
-}  # fmt: skip
 STYLES = {"good": "green", "near": "cyan", "odd": "yellow", "bad": "red", "quiet": "bright_black"}
 
 
-@dataclass(frozen=True)
-class _Brevity:
-    """What is written out; every later one of BREVITIES needs less room."""
+class Form(NamedTuple):
+    """What is written out; every later one of FORMS needs less room."""
 
-    header: bool = False  # in one line
-    aside: bool = False  # the p-value of a difference
-    unit: bool = False  # behind every number rather than in the header
-    space: bool = True  # between the parts of an entry
+    header: bool  # in one line
+    aside: bool  # the p-value of a difference
+    unit: bool  # behind every number rather than in the header
+    space: bool  # between the parts of an entry
 
 
-BREVITIES = (
-    _Brevity(header=True, aside=True, unit=True),
-    _Brevity(aside=True, unit=True),
-    _Brevity(unit=True),
-    _Brevity(),
-    _Brevity(space=False),
+FORMS = (
+    Form(True, True, True, True),
+    Form(False, True, True, True),
+    Form(False, False, True, True),
+    Form(False, False, False, True),
+    Form(False, False, False, False),
 )
-SPLIT = _Brevity()  # for tables that are printed in several blocks
+SPLIT = FORMS[3]  # of tables that are printed in several blocks
 
 
-@dataclass(frozen=True)
-class _Printed:
+class Printed(NamedTuple):
     """A column as printed."""
 
     header: str
     texts: Sequence[Text]
-    is_number: bool = False
+    justify: Literal["left", "right"] = "left"
 
     @property
     def width(self) -> int:
@@ -77,28 +69,32 @@ def terminal(layout: Layout, width: int, colours: bool) -> str:
     )
     screen.print(Text(layout.title, style="bold"))
     for block in _blocks(layout, width, is_long):
-        screen.print()
-        screen.print(_grid(block))
+        grid = Grid(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        for column in block:
+            grid.add_column(Text(column.header, "bold"), overflow="fold", justify=column.justify)
+        for row in zip(*(column.texts for column in block), strict=True):
+            grid.add_row(*row)
+        screen.print("", grid, sep="\n")
     screen.print()
-    signs = {} if is_long else SIGNS
-    both = any(header.part == "published" for header in layout.headers)
-    for remark in captions.legend(layout.words, signs, both) + list(layout.remarks):
+    legend = captions.legend(layout.words, signs=not is_long)
+    if any(header.part == "published" and header.group for header in layout.headers):
+        legend = [f"published | measured here; {legend[0]}"]
+    for remark in (*legend, *layout.remarks):
         screen.print(Text(remark))
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 
-def _blocks(layout: Layout, width: int, is_long: bool) -> Iterator[list[_Printed]]:
-    """The columns in one block, if they fit in some brevity or if every row is one cell anyway."""
-    for brevity in BREVITIES:
-        columns = list(_columns(layout, brevity))
+def _blocks(layout: Layout, width: int, is_long: bool) -> Iterator[list[Printed]]:
+    """The columns in one block, if they fit in some form or if every row is one cell anyway."""
+    for form in FORMS:
+        columns = list(_columns(layout, form))
         if is_long or _total(columns) <= width:
             yield columns
             return
     label, *rest = _columns(layout, SPLIT)
-    widest = max(column.width for column in rest)
-    narrow = min(max(width // 3, 12), max(width - widest - 2, 8))
+    narrow = min(max(width // 3, 12), max(width - max(c.width for c in rest) - 2, 8))
     texts = [Text(_broken(text.plain, narrow, r"(?<=[-_ ])")) for text in label.texts]
-    block = [label := _Printed(label.header, texts, is_number=False)]
+    block = [label := Printed(label.header, texts)]
     for column in rest:
         if len(block) > 1 and _total([*block, column]) > width:
             yield block
@@ -107,83 +103,72 @@ def _blocks(layout: Layout, width: int, is_long: bool) -> Iterator[list[_Printed
     yield block
 
 
-def _total(columns: Sequence[_Printed]) -> int:
+def _total(columns: Sequence[Printed]) -> int:
     return sum(column.width + 2 for column in columns) - 2
 
 
-def _grid(columns: Sequence[_Printed]) -> Grid:
-    box = SIMPLE_HEAD
-    grid = Grid(box=box, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
-    for column in columns:
-        justify: Literal["left", "right"] = "right" if column.is_number else "left"
-        grid.add_column(Text(column.header), overflow="fold", justify=justify)
-    for row in zip(*(column.texts for column in columns), strict=True):
-        grid.add_row(*row)
-    return grid
-
-
-def _columns(layout: Layout, brevity: _Brevity) -> Iterator[_Printed]:
+def _columns(layout: Layout, form: Form) -> Iterator[Printed]:
     """The columns as printed; published and measured entries of a group share one."""
-    entries = dict(zip(layout.headers, zip(*layout.rows, strict=True), strict=True))
-    sums = dict(zip(layout.headers, layout.total, strict=True)) if layout.total else {}
-    groups: dict[str, dict[str, Sequence[Entry]]] = {}
-    for header, some in entries.items():
-        groups.setdefault(header.group, {})[header.part] = some
-    for header, some in entries.items():
-        if not header.group or header.part == "difference":
-            yield _single(header, [*some, *([sums[header]] if sums else [])], brevity)
-        elif header.part == "measured":
-            yield _joined(header.group, groups[header.group].get("published"), some, brevity)
+    rows = [*layout.rows, layout.total] if layout.total else layout.rows
+    by_header = dict(zip(layout.headers, zip(*rows, strict=True), strict=True))
+    for header, entries in by_header.items():
+        published = by_header.get(Header(header.group, "published", header.group), ())
+        if header.group and header.part == "measured":
+            yield _joined(header.group, published, entries, form)
+        elif header.group and header.part == "difference":
+            texts = [_difference(entry, form) for entry in entries]
+            yield Printed(_header(header.text, texts, form), texts)
+        elif not header.group:
+            texts = [Text(str(entry), _style(entry)) for entry in entries]
+            is_sign = header.text in WORDS and not form.aside  # a verdict, in the summary
+            name = WORDS[header.text].sign if is_sign else _header(header.text, texts, form)
+            is_left = header.part in ("label", "text", "mark")
+            yield Printed(name, texts, "left" if is_left else "right")
 
 
-def _single(header: Header, entries: Sequence[Entry], brevity: _Brevity) -> _Printed:
-    texts = []
-    for entry in entries:
-        if header.group:  # a difference
-            text = f"{entry.text} {SIGNS.get(entry.word, '')}".strip()
-            aside = f" ({entry.aside})" if entry.aside and brevity.aside else ""
-            texts.append(Text(text, style=_style(entry)) + Text(aside))
-        else:
-            texts.append(Text(str(entry), style=_style(entry)))
-    is_number = header.part not in ("label", "text", "mark", "difference")
-    width = max((cell_len(text.plain) for text in texts), default=0)
-    name = header.text if brevity.header else _broken(header.text, width)
-    if header.text in SIGNS and not brevity.aside:  # a verdict, in the summary
-        name = SIGNS[header.text]
-    return _Printed(name, texts, is_number)
+def _difference(entry: Entry, form: Form) -> Text:
+    sign = WORDS[entry.word].sign if entry.word else ""
+    aside = f" ({entry.aside})" if entry.aside and form.aside else ""
+    return Text(f"{entry.text} {sign}".strip(), _style(entry)) + Text(aside)
 
 
 def _joined(
-    name: str, published: Sequence[Entry] | None, measured: Sequence[Entry], brevity: _Brevity
-) -> _Printed:
+    name: str, published: Sequence[Entry], measured: Sequence[Entry], form: Form
+) -> Printed:
     """Published and measured numbers in one column, aligned at the end of the published ones."""
-    units = {entry.unit for entry in (*(published or ()), *measured) if entry.value is not None}
-    unit = units.pop() if len(units) == 1 and not brevity.unit else ""
-    name = f"{name} ({unit})" if unit else name
+    units = {entry.unit for entry in (*published, *measured) if entry.value is not None}
+    unit = units.pop() if len(units) == 1 and not form.unit else ""
+    space = " " if form.space else ""
 
     def number(entry: Entry) -> str:
         text = entry.text.removesuffix(f" {unit}") if unit else entry.text
-        return text if brevity.space else re.sub(r" (?=[±(])|(?<=±) ", "", text)
+        return text if form.space else re.sub(r" (?=[±(])|(?<=±) ", "", text)
 
-    printed = [number(entry) for entry in published or ()]
+    printed = [number(entry) for entry in published] or [""] * len(measured)
     pad = max(map(len, printed), default=0)
-    space = " " if brevity.space else ""
     texts = []
-    for row, entry in enumerate(measured):
-        style, sign = _style(entry), SIGNS.get(entry.word, "")
-        text = Text(printed[row].rjust(pad) if printed else "")
-        if entry.text and not (printed and entry.word == "exact"):
-            text.append(f"{space}|{space}" if printed else "").append(number(entry), style)
-        texts.append(text.append(f"{space if text and sign else ''}{sign}", style))
-    width = max((cell_len(text.plain) for text in texts), default=0)
-    return _Printed(name if brevity.header else _broken(name, width), texts)
+    for left, entry in zip(printed, measured, strict=True):
+        text = Text(left.rjust(pad))
+        if entry.text and not (published and entry.word == "exact"):
+            text.append(f"{space}|{space}" if published else "").append(
+                number(entry), _style(entry)
+            )
+        if sign := WORDS[entry.word].sign if entry.word else "":
+            text.append(f"{space if text else ''}{sign}", _style(entry))
+        texts.append(text)
+    return Printed(_header(f"{name} ({unit})" if unit else name, texts, form), texts)
 
 
 def _style(entry: Entry) -> str:
-    return STYLES.get(TONES.get(entry.word, ""), "")
+    return STYLES[WORDS[entry.word].tone] if entry.word else ""
 
 
-def _broken(text: str, width: int, places: str = r"(?<=[_ ])") -> str:
+def _header(name: str, texts: Sequence[Text], form: Form) -> str:
+    width = max((cell_len(text.plain) for text in texts), default=0)
+    return name if form.header else _broken(name, width, r"(?<=[_ ])")
+
+
+def _broken(text: str, width: int, places: str) -> str:
     """The text in lines of at most `width` where it can be broken at these places."""
     lines = [""]
     for piece in re.split(places, text):
