@@ -43,8 +43,9 @@ def accelerate(model: nn.Module) -> nn.Module:
     if not depthwise_cpu.available():
         return model
     convolutions = [module for module in model.modules() if _is_plain(module)]
-    # compiled now, so that a failure is known before the first step
-    widths = {conv.kernel_size[1] for conv in convolutions if _is_depthwise(conv)}
+    # compiled now, so that a failure is known before the first step; 3 x 3 ones may not be needed
+    kernels = [conv.kernel_size for conv in convolutions if _is_depthwise(conv)]
+    widths = {width for height, width in kernels if height * width > 9}
     if any(depthwise_cpu.compiled(width, torch.float32) is None for width in widths):
         return model
     for conv in convolutions:
