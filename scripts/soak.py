@@ -27,6 +27,7 @@ import torch
 
 from lwbench.engine import checkpoint
 from lwbench.runs.directory import Run
+from lwbench.runs.files import read_json
 from lwbench.runs.provenance import cpu_model, git_state
 
 TABLE = """
@@ -209,7 +210,7 @@ def unequal(calm: Run, rough: Run) -> list[str]:
     """Names of the records that differ, times left aside."""
     records = {
         "metrics.csv": (Run.metrics, (calm, rough)),
-        "result.json": (lambda run: run.read_result(), (calm, rough)),
+        "result.json": (lambda run: read_json(run.path / "result.json"), (calm, rough)),
         **{
             name: (lambda run, name=name: checkpoint.load(run.checkpoints / name), (calm, rough))
             for name in ("last.pt", "best.pt")

@@ -9,10 +9,13 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from lwbench.cli import main
+from lwbench.commands import eval
 from lwbench.paths import conf_folder
 
 QUICK = ["epochs=1", "batch_size=512", "data.augment.rotation=0"]
@@ -137,7 +140,7 @@ def test_a_run_says_first_what_will_run_and_then_a_line_an_epoch(trained):
     lines = trained[2].stdout.splitlines()
     assert lines[0].startswith("network   ldc3: 1.08 M parameters")
     assert "1,442 images to train on" in lines[1]
-    assert "1 epochs, seed 0, fp32 on" in lines[2]
+    assert "1 epoch, seed 0, fp32 on" in lines[2]
     assert lines[4].startswith("epoch 1/1")
     assert lines[-1] == f"finished: {trained[1].relative_to(trained[0])}"
 
@@ -152,8 +155,8 @@ def test_the_run_directory_holds_what_the_design_promises(trained):
     assert {"identity", "model", "data", "seed", "epochs", "precision", "device", "seconds",
             "images_per_s", "final", "best"} <= set(result)  # fmt: skip
     assert set(result["final"]) == {"epoch", "test_loss", "test_top1", "test_top5", "train_top1"}
-    environment = json.loads((run / "env.json").read_text())
-    assert {"versions", "device", "git_revision", "git_dirty", "command"} <= set(environment)
+    (start,) = json.loads((run / "env.json").read_text())["starts"]
+    assert {"versions", "device", "git_revision", "git_dirty", "command"} <= set(start)
     assert yaml.safe_load((run / "config.yaml").read_text())["optimizer"]["lr"] == 0.05
 
 
@@ -178,6 +181,72 @@ def test_eval_gives_the_recorded_figures_to_the_digit(trained, monkeypatch, caps
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["final", "best"]
     assert all(line.endswith("as recorded") for line in lines)
+
+
+@pytest.fixture
+def with_result(trained, monkeypatch):
+    """Changes figures of the recorded result, for one test."""
+    folder, run, _ = trained
+    monkeypatch.chdir(folder)
+    path = run / "result.json"
+    text = path.read_text()
+
+    def change(**changes):
+        result = json.loads(text)
+        for key, value in changes.items():
+            result["final"][key] += value
+        path.write_text(json.dumps(result))
+        return f"run={run}"
+
+    yield change
+    path.write_text(text)
+
+
+@pytest.mark.parametrize("changes", [{"test_top1": 0.03}, {"test_loss": 2e-4}])
+def test_eval_fails_where_figures_differ_from_the_recorded_ones(with_result, capsys, changes):
+    assert main(["eval", with_result(**changes)]) == 1
+    said = capsys.readouterr()
+    final, best = said.out.splitlines()
+    assert "recorded: top-1 " in final and best.endswith("as recorded")
+    assert "the final figures differ from the recorded ones by more than 0.02 points" in said.err
+    assert said.err.count("\n") == 2 and "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("changes", [{"test_top1": 0.015}, {"test_loss": -5e-5}])
+def test_eval_states_differences_of_rounding(with_result, capsys, changes):
+    assert main(["eval", with_result(**changes)]) == 0
+    final, best = capsys.readouterr().out.splitlines()
+    assert final.endswith("a difference of rounding") and best.endswith("as recorded")
+
+
+def test_eval_uses_the_recorded_precision_and_compares_no_other(with_result, capsys):
+    run = with_result(test_top1=50.0)
+    path = Path(run.removeprefix("run=")) / "result.json"
+    path.write_text(path.read_text().replace('"fp32"', '"bf16"'))
+    assert main(["eval", run]) == 1  # in bf16, without being told
+    capsys.readouterr()
+    assert main(["eval", run, "precision=fp32"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all("evaluated in fp32, recorded in bf16" in line for line in lines)
+
+
+def test_eval_compares_nothing_on_other_images_and_loads_them_once(
+    with_result, capsys, monkeypatch, tmp_path
+):
+    loaded = []
+    build = eval.built_data
+    monkeypatch.setattr(eval, "built_data", lambda *a, **k: loaded.append(a) or build(*a, **k))
+    assert main(["eval", with_result()]) == 0 and len(loaded) == 1
+    capsys.readouterr()
+    for split in ("train", "test"):
+        for label in range(10):
+            (tmp_path / split / str(label)).mkdir(parents=True)
+            pixels = np.full((8, 8, 3), 20 * label, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / split / str(label) / "0.png")
+    other = ["data=folder", f"data.root={tmp_path}"]
+    assert main(["eval", with_result(test_top1=50.0), *other]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all("other images than the run's" in line for line in lines)
 
 
 def test_eval_of_a_checkpoint_needs_its_network(trained, monkeypatch, capsys):

@@ -522,7 +522,7 @@ def test_a_damaged_run_is_answered_and_never_gives_other_figures(cases, finished
         code, _ = answered("train", *TINY)
         found = run.read_result()
         assert (found is not None) == (code == 0)
-        assert code != 0 or (found["final"], found["best"]) == (before["final"], before["best"])
+        assert code != 0 or (found.final, found.best) == (before.final, before.best)
 
     claim()
 

@@ -79,7 +79,11 @@ def test_a_configuration_edited_by_hand_is_refused_with_what_differs(job, capsys
 
 def test_eval_refuses_a_configuration_that_is_not_the_results(job, capsys):
     run = started(job)
-    (run / "result.json").write_text('{"identity": "00000000"}')
+    figures = {"epoch": 1, "test_loss": 1.0, "test_top1": 1.0, "test_top5": 1.0, "train_top1": 1.0}
+    result = {"identity": "00000000", "model": "mb0", "data": "images", "seed": 3, "epochs": 1,
+              "precision": "fp32", "device": "cpu", "params": 1, "seconds": 1.0,
+              "images_per_s": 1.0, "final": figures, "best": figures}  # fmt: skip
+    (run / "result.json").write_text(json.dumps(result))
     assert main(["eval", f"run={run}"]) == 2
     assert "was changed" in capsys.readouterr().err
 

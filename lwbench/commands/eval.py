@@ -7,11 +7,12 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from ..config import command_values, specs, typed_values
 from ..engine import threads
-from ..errors import UsageError
+from ..errors import LwbenchError, UsageError
 from ..logs import console
 from ..registry import DATASETS, MODELS, Spec, validated
 from ..runs.directory import Run
 from ..runs.runconfig import Group, ImageSize, Precision, RunConfig
+from ..runs.schema import Environment, Figures, Result
 from ._building import built_data, resolved_device
 from ._keys import Key, help_of_groups
 
@@ -19,11 +20,15 @@ if TYPE_CHECKING:
     import torch
 
     from ..data.loader import Data
+    from ..engine.evaluate import Evaluation
 
 FLAGS: tuple[str, ...] = ()
 KEYS: dict[str, Key] = {}
 # keys that an evaluation of a run may change; all others belong to the run
-FREE = ("device", "batch_size", "workers", "precision", "data.root", "data.cache")
+FREE = ("device", "batch_size", "workers", "precision", "data", "data.root", "data.cache")
+# What rounding on another processor may change; a larger difference has another cause.
+TOP1_TOLERANCE = 0.02  # percentage points
+LOSS_TOLERANCE = 1e-4
 
 
 def help() -> str:
@@ -36,7 +41,8 @@ def run(arguments: list[str], flags: set[str]) -> int:
         typed_values(arguments, "eval") if any(a.startswith("run=") for a in arguments) else {}
     )
     if changes.get("run") is not None:
-        return evaluate_run(Run(Path(str(changes.pop("run")))), changes)
+        directory = Path(str(changes.pop("run")))
+        return evaluate_run(Run(directory), changes | _other_data(arguments, changes))
     ((values, _),) = command_values("eval", [arguments])
     if values["checkpoint"] is None:
         raise UsageError("eval needs run=<run directory>, or checkpoint=<file> with model and data")
@@ -63,40 +69,94 @@ class Options:
 
 
 def evaluate_run(run: Run, changes: dict[str, Any]) -> int:
-    """Evaluate a run's final and best weights, and compare the figures with the recorded ones."""
+    """Evaluate a run's final and best weights, and compare the figures with the recorded ones.
+
+    Raises LwbenchError where they differ by more than rounding does.
+    """
     for key in changes:
         if key not in FREE:
             raise UsageError(f"{key!r} belongs to the run; free are: {', '.join(FREE)}")
-    stored = run.read_config()
-    _check_result(run, stored)
-    config = stored.changed(_recorded_root(run, stored) | changes)
+    stored, recorded = run.read_config(), run.read_result()
+    _check_result(run, stored, recorded)
+    environment = run.environment()
+    # "auto" means what it meant in training, not what it would mean on this device
+    precision = {"precision": recorded.precision} if recorded else {}
+    config = stored.changed(_recorded_root(run, stored) | precision | changes)
     groups = specs(config)
-    recorded = run.read_result() or {}
-    rows = []
+    device = _prepare(config.device)
+    data = built_data(
+        groups.data,
+        config.augment,
+        image_size=config.image_size,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        device=device,
+        workers=config.num_workers,
+    )
+    incomparable = _incomparable(recorded, environment, data, config, device)
+    problems = []
     for which, file in (("final", "last.pt"), ("best", "best.pt")):
-        device = _prepare(config.device)
-        data = built_data(
-            groups.data,
-            config.augment,
-            image_size=config.image_size,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            device=device,
-            workers=config.num_workers,
+        path = run.checkpoints / file
+        found = _evaluated(path, groups.model, data, config.precision, device, environment.threads)
+        if recorded is None or incomparable:
+            _print(which, found, incomparable)
+            continue
+        before = getattr(recorded, which)
+        _print(which, found, _compared(found, before))
+        if not _is_close(found, before):
+            problems.append(which)
+    if problems:
+        raise LwbenchError(
+            f"{run.path}: the {' and '.join(problems)} figures differ from the recorded ones by "
+            f"more than {TOP1_TOLERANCE} points of top-1 or {LOSS_TOLERANCE} of the loss\n"
+            "the weights, the code or a library may have changed since: see env.json"
         )
-        found = _evaluated(
-            run.checkpoints / file,
-            groups.model,
-            data,
-            config.precision,
-            device,
-            run.environment().threads,
-        )
-        before = recorded.get(which) or {}
-        same = all(before.get(f"test_{k}") == v for k, v in found.items())
-        rows.append((which, found, "as recorded" if same else f"recorded: {before or 'nothing'}"))
-    _print(rows)
     return 0
+
+
+def _incomparable(
+    recorded: Result | None,
+    environment: Environment,
+    data: "Data",
+    config: RunConfig,
+    device: "torch.device",
+) -> str:
+    """Why the recorded figures say nothing about the evaluation; empty where they do."""
+    from ..engine.train import resolved_precision
+
+    if recorded is None:
+        return "nothing is recorded yet"
+    if environment.data.digest not in (None, data.digest):
+        return "not compared: these are other images than the run's"
+    precision = resolved_precision(config.precision, device)
+    if precision != recorded.precision:
+        return f"not compared: evaluated in {precision}, recorded in {recorded.precision}"
+    return ""
+
+
+def _compared(found: "Evaluation", before: Figures) -> str:
+    recorded = (before.test_loss, before.test_top1, before.test_top5)
+    if recorded == (found.loss, found.top1, found.top5):
+        return "as recorded"
+    text = f"recorded: top-1 {before.test_top1:.4f} %, loss {before.test_loss:.6f}"
+    return text + "; a difference of rounding" * _is_close(found, before)
+
+
+def _is_close(found: "Evaluation", before: Figures) -> bool:
+    # written so that NaN is not close
+    return (
+        abs(found.top1 - before.test_top1) <= TOP1_TOLERANCE
+        and abs(found.loss - before.test_loss) <= LOSS_TOLERANCE
+    )
+
+
+def _other_data(arguments: list[str], changes: dict[str, Any]) -> dict[str, Any]:
+    """The whole group of another data set, where `data=<name>` chooses one."""
+    if "data" not in changes:
+        return {}
+    chosen = [a for a in arguments if a.partition("=")[0].split(".")[0] == "data"]
+    ((values, _),) = command_values("eval", [chosen])
+    return {"data": values["data"]}
 
 
 def _recorded_root(run: Run, config: RunConfig) -> dict[str, Any]:
@@ -122,7 +182,7 @@ def evaluate_checkpoint(values: dict[str, Any]) -> int:
     )
     spec = MODELS.spec(model.spec)
     found = _evaluated(options.path, spec, data, options.precision, device)
-    _print([(options.path.name, found, "")])
+    _print(options.path.name, found)
     return 0
 
 
@@ -138,8 +198,8 @@ def _evaluated(
     precision: Precision,
     device: "torch.device",
     num_threads: int | None = None,
-) -> dict[str, float]:
-    """Loss, top-1 and top-5; with the run's number of threads they agree to the last digit."""
+) -> "Evaluation":
+    """Evaluate on the test images; with the run's number of threads the digits are the run's."""
     import torch
 
     from ..engine import checkpoint
@@ -163,24 +223,18 @@ def _evaluated(
     if device.type == "cpu":  # as in training, or the last digits differ
         depthwise.accelerate(model)
     cast = autocast(resolved_precision(precision, device), device)
-    found = evaluate(model, data.eval_batches("test"), data.num_classes, autocast=cast)
-    return {"loss": found.loss, "top1": found.top1, "top5": found.top5}
+    return evaluate(model, data.eval_batches("test"), data.num_classes, autocast=cast)
 
 
-def _check_result(run: Run, config: RunConfig) -> None:
+def _check_result(run: Run, config: RunConfig, recorded: Result | None) -> None:
     """A run directory may come from anyone. Raises UsageError if config and result disagree."""
-    described = (run.read_result() or {}).get("identity", config.identity)
-    if described != config.identity:
+    if recorded is not None and recorded.identity != config.identity:
         raise UsageError(
             f"{run.path / 'config.yaml'} was changed: its identity is {config.identity}, the "
-            f"result's is {described}"
+            f"result's is {recorded.identity}"
         )
 
 
-def _print(rows: list[tuple[str, dict[str, float], str]]) -> None:
-    screen = console()
-    for which, found, remark in rows:
-        screen.print(
-            f"{which}: top-1 {found['top1']:.4f} %  top-5 {found['top5']:.4f} %  "
-            f"loss {found['loss']:.6f}  {remark}"
-        )
+def _print(which: str, found: "Evaluation", remark: str = "") -> None:
+    line = f"{which}: top-1 {found.top1:.4f} %  top-5 {found.top5:.4f} %  loss {found.loss:.6f}"
+    console().print(f"{line}  {remark}".rstrip())

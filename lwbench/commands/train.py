@@ -14,6 +14,7 @@ from ..runs.directory import Run
 from ..runs.files import explained_writes
 from ..runs.resume import check_same_images, check_unedited, extended
 from ..runs.runconfig import RunConfig
+from ..runs.schema import Result
 from ._building import built_data, check_batch_of_one, device_name, measured_cost, resolved_device
 from ._keys import Key, help_of_groups
 
@@ -61,9 +62,9 @@ def train(config: RunConfig) -> int:
     """Train as configured, or answer with the stored result of the same run."""
     run = Run.for_training(config)
     check_unedited(run, config)
-    if result := run.read_result():
+    if earlier := run.read_result():
         _check_same_data(run, config)
-        _print_result(run, result, "finished earlier")
+        _print_result(run, earlier, "finished earlier")
         return 0
     _check_writable(config.out)
 
@@ -91,8 +92,8 @@ def train(config: RunConfig) -> int:
     schedule = groups.scheduler.build(config.lr, config.epochs)
 
     with run.locked():
-        if result := run.read_result():
-            _print_result(run, result, "finished by another process meanwhile")
+        if earlier := run.read_result():
+            _print_result(run, earlier, "finished by another process meanwhile")
             return 0
         check_same_images(run, data)
         if config.extend:
@@ -123,7 +124,7 @@ def train(config: RunConfig) -> int:
             }
             with explained_writes(run.path):
                 run.write_result(result)
-    _print_result(run, result, "finished")
+    _print_result(run, Result.model_validate(result), "finished")
     return 0
 
 
@@ -293,7 +294,7 @@ def _announce(
         log.info("left out: %s", line)
 
 
-def _print_result(run: Run, result: dict[str, Any], how: str) -> None:
+def _print_result(run: Run, result: Result, how: str) -> None:
     screen = console()
-    screen.print(result_table([result]))
+    screen.print(result_table([result.model_dump()]))
     screen.print(f"{how}: {run.path}")

@@ -13,12 +13,13 @@ from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from ..errors import UsageError
 from .files import read_json, write_atomically, write_json
 from .provenance import this_start, utc_now
 from .runconfig import RunConfig
-from .schema import Environment, Images
+from .schema import Environment, Images, Result
 
 log = logging.getLogger("lwbench")
 
@@ -85,7 +86,7 @@ class Run:
 
     def _continues_forced(self) -> bool:
         """Whether the same command with force=true continues this run, rather than repeat it."""
-        if (self.path / "result.json").exists():
+        if self.has_result:
             return False
         if self.number > 1 or not any(self.checkpoints.glob("*.pt")):
             return True
@@ -228,9 +229,21 @@ class Run:
         """Record the result and the time. Written last: its presence means a finished run."""
         write_json(self.path / "result.json", result | {"finished": utc_now()})
 
-    def read_result(self) -> dict[str, Any] | None:
-        """The result of a finished run, or None."""
-        return read_json(self.path / "result.json")
+    @property
+    def has_result(self) -> bool:
+        """Whether there is a result, readable or not."""
+        return (self.path / "result.json").exists()
+
+    def read_result(self) -> Result | None:
+        """The result of a finished run, or None; a damaged one is none, and costs a warning."""
+        if not self.has_result:
+            return None
+        path = self.path / "result.json"
+        try:
+            return Result.model_validate(read_json(path) or {})
+        except ValidationError:
+            log.warning("%s is damaged and left out", path)
+            return None
 
     def metrics(self) -> list[dict[str, str]]:
         """The rows of metrics.csv, as text, an epoch each; empty, with a warning, if damaged."""

@@ -3,7 +3,6 @@
 Kept runs lie under `<out>/measured`, laid out as local ones are, without weights.
 """
 
-import logging
 import math
 import shutil
 from collections.abc import Iterable, Mapping
@@ -12,16 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from ..errors import UsageError
 from .directory import Run
-from .files import read_json
 from .provenance import revision_text
 from .runconfig import RunConfig
 from .schema import Environment, Figures, Images, Result, Start
-
-log = logging.getLogger("lwbench")
 
 KEPT = "measured"  # the folder of kept runs, inside the one of local runs
 KEPT_FILES = (
@@ -148,16 +142,8 @@ def keep(record: Record, out: Path) -> Path:
 
 
 def _records(out: Path, kept: bool) -> list[Record]:
-    found = (_record(path, kept) for path in sorted(out.glob("*/*/*/result.json")))
-    return [record for record in found if record is not None]
-
-
-def _record(path: Path, kept: bool) -> Record | None:
-    try:
-        return Record(Run(path.parent), Result.model_validate(read_json(path) or {}), kept)
-    except ValidationError:
-        log.warning("%s is damaged and left out", path)
-        return None
+    runs = (Run(path.parent) for path in sorted(out.glob("*/*/*/result.json")))
+    return [Record(run, result, kept) for run in runs if (result := run.read_result())]
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:

@@ -50,7 +50,7 @@ def sweep(jobs: Sequence[PlannedRun], at_once: object) -> int:
     """
     jobs = forced.assigned(jobs)
     failures = run_all(jobs, number_of_jobs(at_once))
-    results = [result for job in jobs if (result := job.run.read_result())]
+    results = [result.model_dump() for job in jobs if (result := job.run.read_result())]
     if results:
         console().print(result_table(results))
     return show_failures(failures)

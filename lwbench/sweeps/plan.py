@@ -91,7 +91,7 @@ def plan(
             seeded = config.changed({"seed": seed})
             local = Run.of(seeded)
             key = seeded.identity, seed
-            is_local = local.read_result() is not None
+            is_local = local.has_result
             if is_local and (*key, False) not in known:
                 raise UsageError(
                     f"{local.path / 'result.json'} is damaged\nremove that file: the same command "
