@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lwbench.cli import main
-from lwbench.runs.records import KEPT_FILES, chosen, keep, records
+from lwbench.runs.records import KEPT_FILES, chosen, devices, keep, records, revisions
 from lwbench.tables import studies
 
 FIGURES = {"epoch": 1, "test_loss": 1.0, "test_top1": 60.0, "test_top5": 90.0, "train_top1": 50.0}
@@ -168,8 +168,8 @@ def test_an_invalid_field_of_the_environment_is_unknown_and_costs_one_warning(
     for start in record.starts:
         assert start.threads in (1, 3, None, True) and isinstance(start.versions, dict)
     assert record.data.train_size in (50000, 3, 1, None)
-    assert studies.is_whole(record) in (True, False)
-    assert studies.revisions([record]) and studies.hardware([record])
+    assert studies.is_complete(record) in (True, False)
+    assert revisions([record]) and devices([record])
     assert len([r for r in caplog.records if "count as unknown" in r.getMessage()]) <= 1
 
 

@@ -14,9 +14,8 @@ from test_interruption import assert_equal_runs, image_tree
 from lwbench.cli import main
 from lwbench.logs import EpochProgress
 from lwbench.runs.directory import Run
-from lwbench.runs.records import records
+from lwbench.runs.records import devices, records, revisions
 from lwbench.runs.runconfig import RunConfig
-from lwbench.tables.studies import hardware, revisions
 
 
 @pytest.fixture
@@ -134,7 +133,7 @@ def test_every_start_is_recorded_with_what_it_trained(job, capsys, monkeypatch):
     assert [start.git_revision == "1" * 40 for start in record.starts] == [True, False]
     assert [(start.epochs, start.steps) for start in record.starts] == [(1, 8), (2, 10)]
     assert record.starts[0].started <= record.starts[1].started <= record.finished
-    assert hardware([record])[0] == "another processor" and len(hardware([record])) == 2
+    assert devices([record])[0] == "another processor" and len(devices([record])) == 2
     assert revisions([record])[0] == "1111111111" and len(revisions([record])) == 2
 
 
