@@ -28,6 +28,7 @@ class SqueezeExcite(nn.Module):
         self.gate = nn.Hardsigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
+        # (N, C, 1, 1) throughout; the product below broadcasts over the map
         scale = self.relu(self.reduce_norm(self.reduce(self.pool(x))))
         return x * self.gate(self.expand_norm(self.expand(scale)))
 

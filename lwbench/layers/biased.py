@@ -22,5 +22,6 @@ def biased_conv_norm(
     activation: Callable[[], nn.Module] | None = None,
 ) -> nn.Sequential:
     """Return `conv_norm` with a bias in its convolution; shapes as there."""
+    # padding keeps the size at stride 1, as `conv_norm` does
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups)
     return conv_norm(in_channels, out_channels, activation=activation, conv=conv)

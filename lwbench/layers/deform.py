@@ -64,6 +64,7 @@ class DeformConv2d(nn.Module):
             )
 
         if branch == "ldc" and offsets == "shared":
+            # one depthwise convolution for offsets and masks, which are split in `forward`
             self.offset_mask = nn.Sequential(
                 nn.Conv2d(in_channels, in_channels, *geometry, groups=in_channels, bias=False),
                 nn.BatchNorm2d(in_channels),
@@ -108,6 +109,7 @@ class DeformConv2d(nn.Module):
         return offset.nan_to_num(0.0, 0.0, 0.0), mask.sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
+        # the weight is used without calling `conv`, whose own windows are not deformed
         offset, mask = self.offsets_and_masks(x)
         return deform_conv2d(
             x,

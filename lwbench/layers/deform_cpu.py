@@ -25,6 +25,7 @@ class Planes:
     memory_format = torch.contiguous_format
 
     def __init__(self, weight: Tensor, groups: int) -> None:
+        # (groups, O / groups, C / groups * K K): one batched product covers all groups
         self.kernels = weight.reshape(groups, len(weight) // groups, -1)
 
     def positions(self, offset: Tensor) -> Tensor:
@@ -50,6 +51,7 @@ class Planes:
         """Gradient of the kernels, (O, C / groups * K K)."""
         d_out = d_out.reshape(len(d_out), len(self.kernels), -1, d_out.shape[-1])
         columns = columns.view(len(d_out), len(self.kernels), -1, d_out.shape[-1])
+        # summed over the chunk's images; `_backward` adds the chunks up
         return (d_out @ columns.transpose(2, 3)).sum(0).flatten(0, 1)
 
 
@@ -62,7 +64,7 @@ class Pixels:
     memory_format = torch.channels_last
 
     def __init__(self, weight: Tensor, groups: int) -> None:
-        assert groups == 1
+        assert groups == 1  # `_prepare` chooses this layout for ungrouped kernels only
         self.kernels = weight.flatten(2).transpose(0, 1).contiguous()  # (C, O, K K)
 
     def positions(self, offset: Tensor) -> Tensor:
@@ -120,6 +122,7 @@ class Sampler:
         padding: int,
         dilation: int,
     ) -> None:
+        # everything below depends on sizes alone and is computed once for all chunks of the batch
         self.dtype = compute_dtype(x)
         self.layout = layout
         self.height, self.width = x.shape[-2:]
@@ -140,6 +143,7 @@ class Sampler:
         The sampler expects (x, y) while offsets are (y, x): transposing the map, a view, avoids
         swapping the offsets.
         """
+        # a map that is such a square already is used as it is
         if self.height == self.width == self.side and x.dtype == self.dtype:
             return x.transpose(2, 3)
         # one canvas for all chunks: its border is zeroed once and never written again
@@ -170,7 +174,9 @@ class Sampler:
             d_columns, images, grid, 0, 0, False, [needs_image, True]
         )
         if needs_image:
+            # undo the transposition and drop the canvas's border
             image = image.transpose(2, 3)[..., : self.height, : self.width]
+        # from the sampler's coordinates to pixels: the chain rule's factor
         return image if needs_image else None, position.mul_(self.step)
 
 
@@ -223,6 +229,7 @@ def _prepare(
     layout = order(weight.to(compute_dtype(x)), groups)
     kernel, out = (weight.shape[-2], weight.shape[-1]), (offset.shape[-2], offset.shape[-1])
     sampler = Sampler(x, kernel, out, layout, **geometry)
+    # copies only where the layout of offsets or masks differs from what the products need
     offset = offset.contiguous(memory_format=layout.memory_format)
     mask = None if mask is None else mask.contiguous(memory_format=layout.memory_format)
     image_bytes = sampler.start.nbytes // 2 * x.shape[1]
@@ -242,10 +249,12 @@ def _forward(
     sampler, offset, mask, chunks = _prepare(x, offset, mask, weight, geometry)
     layout = sampler.layout
     size = len(x), len(weight), *offset.shape[-2:]
+    # in the layout that the next layer expects: that of the input
     out = x.new_empty(size, dtype=dtype).to(memory_format=layout.memory_format)
     for chunk in chunks:
         columns = sampler.sample(sampler.images(x[chunk]), sampler.grid(offset[chunk]))
         if mask is not None:
+            # all channels share a point's mask
             columns *= layout.points(mask[chunk]).unsqueeze(1)
         out[chunk] = layout.convolve(columns).unflatten(2, out.shape[-2:])
     return out
@@ -266,8 +275,10 @@ def _backward(
         torch.empty_like(tensor) if need and tensor is not None else None
         for tensor, need in zip((x, offset, mask, weight), needs, strict=True)
     )
+    # accumulated in the computing precision: in bf16 a sum over many chunks would stop growing
     d_kernels = torch.zeros(len(weight), weight[0].numel(), dtype=sampler.dtype)
     for chunk in chunks:
+        # the samples are computed again rather than kept since the forward pass
         images, grid = sampler.images(x[chunk]), sampler.grid(offset[chunk])
         columns = sampler.sample(images, grid)
         d_out = gradient[chunk].to(sampler.dtype, memory_format=layout.memory_format).flatten(2)

@@ -43,6 +43,7 @@ def deform_conv2d(
         _check_shapes(x, offset, mask, weight, bias, stride, padding, dilation)
     run = _BACKENDS[_fastest(x, offset, weight) if _forced is None else _forced]
     out = run(x, offset, mask, weight, stride, padding, dilation)
+    # no backend adds the bias: the layers here have none, since a batch norm follows them
     return out if bias is None else out + bias.view(1, -1, 1, 1)
 
 
@@ -72,6 +73,7 @@ def _check_shapes(
             f"deform_conv2d: a weight of shape {tuple(weight.shape)} does not divide "
             f"{x.shape[1]} channels of x into groups"
         )
+    # the output's size follows from the geometry; offsets and masks must have exactly that size
     sides = zip(x.shape[2:], kernel, strict=True)
     out = [(side + 2 * padding - dilation * (k - 1) - 1) // stride + 1 for side, k in sides]
     points = kernel[0] * kernel[1]
@@ -103,6 +105,7 @@ def backend(name: Backend) -> Iterator[None]:
     global _forced
     if name not in _BACKENDS:
         raise ValueError(f"no deformable backend {name!r}: {', '.join(_BACKENDS)}")
+    # blocks may be nested: the outer one's choice is restored
     before, _forced = _forced, name
     try:
         yield
@@ -121,6 +124,7 @@ def _fastest(x: Tensor, offset: Tensor, weight: Tensor) -> Backend:
     if x.device.type == "cuda" and find_spec("triton"):
         from . import deform_triton  # imported late: Triton is absent from some platforms
 
+        # the kernel is compared with the reference before its first use on a device
         if deform_triton.suits(x, offset, weight) and deform_triton.works(x.device, x.dtype):
             return "triton"
     return "grid_sample"

@@ -44,6 +44,7 @@ def reference(
     )
     sampled = sampled.view(n, c, kh * kw, oh, ow).to(weight.dtype)
     if mask is not None:
+        # all channels share a point's mask
         sampled = sampled * mask.unsqueeze(1)
     # im2col: one matrix product a group, (O / groups, C / groups K K) @ (C / groups K K, OH OW)
     columns = sampled.view(n, groups, c // groups * kh * kw, oh * ow).to(weight.dtype)

@@ -31,6 +31,10 @@ TILE = 4096
 PARTIAL_BYTES = 1 << 28
 
 
+# Both kernels run over a grid of (blocks of output pixels, images[, groups]). All tensors are
+# contiguous, (N, C, H, W); offsets are (N, K K, (y, x), pixels).
+
+
 @triton.jit
 def _position(offset, first, p, inside, start, pixels, size):
     shift = tl.load(offset + first * pixels + p, mask=inside, other=0.0).to(tl.float32)
@@ -38,11 +42,13 @@ def _position(offset, first, p, inside, start, pixels, size):
     # the clamp keeps the conversion to integers defined; samples out there are zero anyway
     at = tl.minimum(tl.maximum(start.to(tl.float32) + shift, -2.0), size + 1.0)
     low = tl.floor(at)
+    # the upper left corner, and how far the position is from it
     return low.to(tl.int32), at - low
 
 
 @triton.jit
 def _corners(x, plane, y, x0, inside, height, width):
+    # each corner outside the map reads as zero; `y` and `x0` may be -1 or the last row or column
     top, bottom = inside & (y >= 0) & (y < height), inside & (y >= -1) & (y < height - 1)
     left, right = (x0 >= 0) & (x0 < width), (x0 >= -1) & (x0 < width - 1)
     at = x + plane + y * width + x0
@@ -59,12 +65,14 @@ def _forward(
     kernel_width, stride, padding, dilation,
     POINTS: tl.constexpr, MASKED: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_O: tl.constexpr,
 ):  # fmt: skip
+    # 64 bits: offsets into a large batch exceed 2**31 elements
     n, g = tl.program_id(1).to(tl.int64), tl.program_id(2)
     p = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     o = tl.arange(0, BLOCK_O)
     inside = p < pixels
     total = tl.zeros((BLOCK_P, BLOCK_O), dtype=tl.float32)
     for k in range(POINTS):
+        # one sampling point of the kernel for all pixels of the block; all channels share it
         row = p // out_width * stride - padding + k // kernel_width * dilation
         column = p % out_width * stride - padding + k % kernel_width * dilation
         y, fy = _position(offset, (n * POINTS + k) * 2, p, inside, row, pixels, height)
@@ -79,6 +87,8 @@ def _forward(
             value = (a * (1 - fx) + b * fx) * (1 - fy) + (c * (1 - fx) + d * fx) * fy
             at = weight + ((g * out_channels + o) * channels + i) * POINTS + k
             kernel = tl.load(at, mask=o < out_channels, other=0.0).to(tl.float32)
+            # an outer product of pixels and output channels: the sum over channels and points
+            # stays in registers
             total += (value * scale)[:, None] * kernel[None, :]
     at = out + ((n * groups + g) * out_channels + o[None, :]) * pixels + p[:, None]
     tl.store(at, total, mask=inside[:, None] & (o < out_channels)[None, :])
@@ -93,6 +103,8 @@ def _backward(
     BLOCK_P: tl.constexpr, BLOCK_O: tl.constexpr,
 ):  # fmt: skip
     n = tl.program_id(1).to(tl.int64)
+    # The groups are a loop here, since all of them contribute to a pixel's offsets: a program then
+    # writes each gradient once, without atomics.
     program = n * tl.num_programs(0) + tl.program_id(0)
     p = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     o = tl.arange(0, BLOCK_O)
@@ -119,15 +131,20 @@ def _backward(
                 value = (a * (1 - fx) + b * fx) * (1 - fy) + (c * (1 - fx) + d * fx) * fy
                 index = ((g * out_channels + o) * channels + i) * POINTS + k
                 kernel = tl.load(weight + index, mask=o < out_channels, other=0.0).to(tl.float32)
+                # gradient of the sample, before and after the mask
                 d_value = tl.sum(tile * kernel[None, :], axis=1)
                 slope_m += d_value * value
                 d_value = d_value * scale
+                # bilinear interpolation is linear in each direction: its slope is a difference of
+                # corners, weighted by the other direction
                 slope_y += d_value * ((c - a) * (1 - fx) + (d - b) * fx)
                 slope_x += d_value * ((b - a) * (1 - fy) + (d - c) * fy)
+                # this program's part of the weight's gradient, in a place of its own
                 share = tl.sum(tile * (value * scale)[:, None], axis=0)
                 first = program * groups * out_channels * channels * POINTS
                 tl.store(partial + first + index, share, mask=o < out_channels)
                 if IMAGE:
+                    # positions of neighbouring pixels overlap, so the image's gradient is scattered
                     top, bottom = (y >= 0) & (y < height), (y >= -1) & (y < height - 1)
                     left, right = (x0 >= 0) & (x0 < width), (x0 >= -1) & (x0 < width - 1)
                     at = d_x + plane + y * width + x0
@@ -145,6 +162,7 @@ def _backward(
 
 def _blocks(weight: Tensor, groups: int) -> tuple[int, int]:
     """Return the pixels and output channels of one program's tile, powers of two."""
+    # Triton's ranges are powers of two; few output channels leave room for more pixels
     out = triton.next_power_of_2(max(1, len(weight) // groups))
     return max(16, min(256, TILE // out)), out
 
@@ -153,7 +171,7 @@ def suits(x: Tensor, offset: Tensor, weight: Tensor) -> bool:
     """Return whether the kernel supports this type and its partial sums fit PARTIAL_BYTES."""
     pixels = offset.shape[-2] * offset.shape[-1]
     block, _ = _blocks(weight, x.shape[1] // weight.shape[1])
-    programs = len(x) * triton.cdiv(pixels, block)
+    programs = len(x) * triton.cdiv(pixels, block)  # each has a copy of the weight's gradient
     return x.dtype in TOLERANCE and 4 * programs * weight.numel() <= PARTIAL_BYTES
 
 
@@ -224,6 +242,7 @@ class FusedDeformConv(torch.autograd.Function):
         padding: int,
         dilation: int,
     ) -> Tensor:
+        # the kernels compute addresses from sizes alone
         x, offset, weight = x.contiguous(), offset.contiguous(), weight.contiguous()
         mask = None if mask is None else mask.contiguous()
         ctx.save_for_backward(x, offset, mask, weight)

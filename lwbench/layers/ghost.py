@@ -37,6 +37,7 @@ class GhostModule(nn.Module):
             raise ValueError(f"ratio={ratio}: a Ghost module needs a ratio of 2 or more")
         self.out_channels = out_channels
         intrinsic = ceil(out_channels / ratio)
+        # the stride belongs to the first half: the cheap convolutions see its output
         self.primary = conv_norm(
             in_channels, intrinsic, kernel, stride=stride, activation=activation
         )

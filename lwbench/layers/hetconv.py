@@ -37,4 +37,5 @@ class HetConv(nn.Module):
         self.pointwise = pointwise or nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        # both see all positions with one stride, so that their outputs have one size
         return self.groupwise(x) + self.pointwise(x)

@@ -14,5 +14,6 @@ def divisible(channels: float, divisor: int = 8) -> int:
     The rounding of MobileNetV2 and V3 (Sandler et al. 2018; Howard et al. 2019), whose divisor is
     8; halves are rounded up. At least `divisor`.
     """
+    # a plain round-down could remove up to half of a narrow layer's channels
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded if rounded >= 0.9 * channels else rounded + divisor
