@@ -1,10 +1,12 @@
 """Run `lwbench profile` on every classification network of torchvision and timm.
 
     python scripts/zoo_profile.py [--library NAME] [--only SUBSTRING] [--seconds S] [--gib G]
+    python scripts/zoo_profile.py --page [--check]
 
 Writes a row per network to outputs/measured/zoo_profile.csv: its figures at its own image size with
 1000 classes, or one line that says why there are none. Networks that the file already holds, for
-the installed version of their library, are skipped, so that an interrupted run continues.
+the installed version of their library, are skipped, so that an interrupted run continues. `--page`
+writes docs/zoo_profile.md from the file, `--check` only compares the two.
 
 A worker process answers several networks; it is restarted after a failure and after every 25
 networks. A network may use S seconds of processor time (60; processor time so that other load on
@@ -27,10 +29,12 @@ from collections import Counter
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "outputs" / "measured" / "zoo_profile.csv"
+PAGE = ROOT / "docs" / "zoo_profile.md"
 RULES = ("plain", "conv_only", "thop2020", "torchstat", "ptflops", "thop", "flop_counter")
 FIGURES = ("params", "buffers", *RULES, "activations", "peak_bytes")
 COLUMNS = ("library", "version", "arch", "image_size", *FIGURES, "unknown", "not_covered")
@@ -46,8 +50,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--gib", type=float, default=8.0)
     parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--page", action="store_true", help="write docs/zoo_profile.md")
+    parser.add_argument("--check", action="store_true", help="with --page: compare, do not write")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.page:
+        text = page(options.table)
+        if options.check and PAGE.read_text(encoding="utf-8") != text:
+            sys.exit(f"{PAGE} is out of date: run scripts/zoo_profile.py --page")
+        if not options.check:
+            PAGE.write_text(text, encoding="utf-8")
+        return
     if options.worker:
         work(options.gib)
         return
@@ -93,6 +106,94 @@ def networks() -> list[tuple[str, str, str]]:
     names = sorted(timm.list_models(), key=lambda name: ranked.get(name, 0))
     found = [("torchvision", name) for name in tv] + [("timm", name) for name in names]
     return [(library, metadata.version(library), name) for library, name in found]
+
+
+# the page
+
+HEAD = """# Every network of torchvision and timm, counted
+
+`scripts/zoo_profile.py` runs `lwbench profile` on the classification networks of both libraries,
+each at its own image size with 1000 classes, in worker processes that may use 60 s of processor
+time and 8 GiB of memory per network. The figures are in
+[outputs/measured/zoo_profile.csv](../outputs/measured/zoo_profile.csv). This page is written from
+that file by `scripts/zoo_profile.py --page`.
+
+"""
+
+
+def page(table: Path) -> str:
+    """The summary of a table, as Markdown."""
+    with open(table, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    lines = [
+        "| library | networks | with figures | without | processor seconds, median | most |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for library in dict.fromkeys((row["library"], row["version"]) for row in rows):
+        own = [row for row in rows if (row["library"], row["version"]) == library]
+        failed = sum(bool(row["error"]) for row in own)
+        seconds = sorted(float(row["seconds"]) for row in own if row["seconds"])
+        times = f"{median(seconds):.1f} | {seconds[-1]:.1f}"
+        lines.append(
+            f"| {' '.join(library)} | {len(own)} | {len(own) - failed} | {failed} | {times} |"
+        )
+    counted = [row for row in rows if not row["error"]]
+    lines += ["", *compared_counters(counted), "", *left_out(counted)]
+    if failed := [row for row in rows if row["error"]]:
+        lines += ["", "## Networks without figures", "", "| network | pixels | reason |"]
+        lines += ["| --- | ---: | --- |"]
+        for row in sorted(failed, key=lambda row: (row["library"], row["arch"])):
+            reason = row["error"].removeprefix("lwbench: ").replace("|", "\\|")
+            lines.append(f"| {row['library']} {row['arch']} | {row['image_size']} | {reason} |")
+    return HEAD + "\n".join(lines) + "\n"
+
+
+def compared_counters(rows: list[dict[str, str]]) -> list[str]:
+    """How the `plain` figures compare with the two other counters."""
+    lines = ["## Other counters", ""]
+    torch_counts = [row for row in rows if row["flop_counter"]]
+    same = sum(row["flop_counter"] == row["plain"] for row in torch_counts)
+    lines.append(
+        f"torch's FlopCounterMode counts {len(torch_counts)} of {len(rows)} networks; its figure "
+        f"equals `plain` for {same} of them."
+    )
+    differing = [row for row in torch_counts if row["flop_counter"] != row["plain"]]
+    if differing:
+        lines += ["The others:", "", "| network | plain | FlopCounterMode | ratio |"]
+        lines += ["| --- | ---: | ---: | ---: |"]
+        for row in sorted(differing, key=lambda row: (row["library"], row["arch"])):
+            plain, other = int(row["plain"]), int(row["flop_counter"])
+            ratio = f"{other / plain:.4f}" if plain else "-"
+            lines.append(f"| {row['library']} {row['arch']} | {plain:,} | {other:,} | {ratio} |")
+    silent = [row for row in rows if not row["thop"]]
+    lines += ["", f"The installed thop counts {len(rows) - len(silent)} of {len(rows)}."]
+    if silent:
+        names = ", ".join(f"{row['arch']} ({row['remark']})" for row in silent)
+        lines[-1] += f" It fails on {names}."
+    return lines
+
+
+def left_out(rows: list[dict[str, str]]) -> list[str]:
+    """Which operators no rule knows, and which classes the tools' rules count as 0 most often."""
+    lines = ["## What is counted as 0", ""]
+    unknown: Counter[str] = Counter()
+    for row in rows:
+        unknown.update({part.split(" x ")[0] for part in row["unknown"].split(", ") if part})
+    found = ", ".join(f"{name} ({count})" for name, count in unknown.most_common())
+    lines.append(f"Operators that no rule knows, with the number of networks: {found or 'none'}.")
+    lines += ["", "| rule | networks with classes it does not cover | most frequent ones |"]
+    lines += ["| --- | ---: | --- |"]
+    for rule in ("thop2020", "torchstat", "ptflops", "thop"):
+        classes: Counter[str] = Counter()
+        networks = 0
+        for row in rows:
+            parts = dict(part.split(": ", 1) for part in row["not_covered"].split(" | ") if part)
+            own = parts.get(rule, "")
+            networks += bool(own)
+            classes.update({word.split(" x ")[0] for word in own.split(", ") if word})
+        most = ", ".join(f"{name} ({count})" for name, count in classes.most_common(8))
+        lines.append(f"| {rule} | {networks} | {most} |")
+    return lines
 
 
 # the parent's side
@@ -175,9 +276,9 @@ def work(gib: float) -> None:
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         library, arch = json.loads(line)
-        begin = time.monotonic()
+        begin = time.process_time()
         answer = profiled(library, arch)
-        answer["seconds"] = round(time.monotonic() - begin, 1)
+        answer["seconds"] = round(time.process_time() - begin, 1)
         print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -203,7 +304,7 @@ def profiled(library: str, arch: str) -> dict[str, Any]:
         **found["macs"],
         "unknown": words(found["unknown"]),
         "not_covered": " | ".join(
-            f"{rule}: {words(c)}" for rule, c in found["not_covered"].items()
+            f"{rule}: {words(c)}" for rule, c in found["not_covered"].items() if c
         ),
         "remark": "; ".join(remarks.lines),
     }
@@ -224,10 +325,19 @@ def words(times: dict[str, int]) -> str:
     return ", ".join(f"{name} x {count}" for name, count in Counter(times).most_common())
 
 
+def torchvision_weights(arch: str) -> Any:
+    """The published weights whose facts hold for a network as it is built without arguments."""
+    from torchvision.models import get_model_weights
+
+    weights = get_model_weights(arch)
+    # networks whose first weights are for larger images have others for the usual size at the end
+    return getattr(weights, "IMAGENET1K_V1", list(weights)[-1])
+
+
 def image_size(library: str, arch: str) -> int:
     """The side of the images that a network was made for."""
     if library == "torchvision":
-        return 299 if arch == "inception_v3" else 224
+        return int(torchvision_weights(arch).transforms.keywords["crop_size"])
     import timm
 
     config = timm.models.get_pretrained_cfg(arch, allow_unregistered=True)
