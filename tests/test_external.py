@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lwbench.cli import main
+from lwbench.engine import checkpoint
 from lwbench.errors import UsageError
 from lwbench.measure.complexity import count
 from lwbench.measure.data_free import DataNeededError, built, measured, outline
@@ -215,6 +216,38 @@ def test_one_of_several_networks_that_fails_leaves_the_others(capsys):
         "torchvision mnasnet0_5",
     ]
     assert "torchvision vit_b_32: the network does not run on a 3 x 64 x 64 image" in error
+
+
+# weights
+
+
+class Versioned(nn.Linear):
+    """Refuses weights of an unknown or older format, as MNASNet does."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state, prefix, metadata, *arguments):
+        if metadata.get("version") != 2:
+            raise ValueError("version should be 2")
+        super()._load_from_state_dict(state, prefix, metadata, *arguments)
+
+
+def mnasnet() -> nn.Module:
+    return MODELS.build({"builder": "torchvision", "arch": "mnasnet0_5"}, 3)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [mnasnet, lambda: Versioned(2, 3), lambda: nn.Sequential(Versioned(2, 3), nn.BatchNorm1d(3))],
+    ids=["mnasnet", "a layer", "a layer inside"],
+)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_weights_are_loaded_into_networks_that_ask_for_a_version(build, compiled, tmp_path):
+    ours, theirs = build(), build()
+    prefix = "_orig_mod." * compiled
+    state = {"model": {prefix + key: value for key, value in theirs.state_dict().items()}}
+    checkpoint.load_weights(ours, state, tmp_path / "last.pt")
+    assert all(map(torch.equal, ours.state_dict().values(), theirs.state_dict().values()))
 
 
 # training and evaluation

@@ -9,6 +9,7 @@ It stays a single file, replaced in one step, that torch.load and unzip read as 
 import hashlib
 import logging
 import os
+from collections import OrderedDict
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -174,7 +175,11 @@ def _without(key: str, prefixes: tuple[str, ...]) -> str:
 def load_weights(model: nn.Module, state: dict[str, Any], where: Path) -> None:
     """Put a checkpoint's weights into `model`. Raises UsageError as `check_fits` does."""
     check_fits(model, state, where)
-    model.load_state_dict(weights(state))
+    given = OrderedDict(weights(state))
+    # Some networks (MNASNet) ask for the version of a module's format, which a plain dictionary
+    # lacks. Names and shapes fit, so it is the present one.
+    vars(given)["_metadata"] = vars(model.state_dict())["_metadata"]
+    model.load_state_dict(given)
 
 
 def check_fits(model: nn.Module, state: dict[str, Any], where: Path) -> None:
