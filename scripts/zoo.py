@@ -22,7 +22,9 @@ Every network of `conf/model`, one YAML file per variant: `lwbench train model=<
 `lwbench profile model=<name>`. Parameters and plain MACs (convolutions and matrix products) at 1000
 classes and 224 px; `lwbench table` shows each published figure under its own rule. **fit**: the
 document leaves details of the network open, and ours were chosen to meet its counts. The arguments
-are those in the variant's own file; the others are inherited from its parent.
+are those in the variant's own file; the others are inherited from its parent. Every network of
+torchvision and timm (`model=torchvision model.arch=<name>`, `model=timm model.arch=<name>`) is
+counted on [a page of its own](zoo_profile.md).
 
 This page is written by `scripts/zoo.py`.
 

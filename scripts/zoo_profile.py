@@ -179,7 +179,7 @@ def left_out(rows: list[dict[str, str]]) -> list[str]:
     unknown: Counter[str] = Counter()
     for row in rows:
         unknown.update({part.split(" x ")[0] for part in row["unknown"].split(", ") if part})
-    found = ", ".join(f"{name} ({count})" for name, count in unknown.most_common())
+    found = ", ".join(most_common(unknown))
     lines.append(f"Operators that no rule knows, with the number of networks: {found or 'none'}.")
     lines += ["", "| rule | networks with classes it does not cover | most frequent ones |"]
     lines += ["| --- | ---: | --- |"]
@@ -191,9 +191,14 @@ def left_out(rows: list[dict[str, str]]) -> list[str]:
             own = parts.get(rule, "")
             networks += bool(own)
             classes.update({word.split(" x ")[0] for word in own.split(", ") if word})
-        most = ", ".join(f"{name} ({count})" for name, count in classes.most_common(8))
-        lines.append(f"| {rule} | {networks} | {most} |")
+        lines.append(f"| {rule} | {networks} | {', '.join(most_common(classes)[:8])} |")
     return lines
+
+
+def most_common(counts: Counter[str]) -> list[str]:
+    """Names with their counts, the largest first, equal ones by name."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return [f"{name} ({count})" for name, count in ordered]
 
 
 # the parent's side

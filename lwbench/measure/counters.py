@@ -92,7 +92,8 @@ def _flop_counter(model: nn.Module, image: tuple[int, int, int], device: str) ->
     from torch.utils.flop_counter import FlopCounterMode
     from torchvision.ops import deform_conv2d
 
-    model = data_free(model, device)
+    # without gradients, for which the counter would register hooks that fail on some networks
+    model = data_free(model, device).requires_grad_(False)
     for layer in model.modules():
         if isinstance(layer, DeformConv2d):
             # set on the instance of the copy: the class stays as it is
