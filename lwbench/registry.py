@@ -81,7 +81,7 @@ class Registry:
 
 
 MODELS = Registry("model", "lwbench.models")
-DATASETS = Registry("data", "lwbench.data")
+DATASETS = Registry("data", "lwbench.data.sets")
 OPTIMIZERS = Registry("optimizer", "lwbench.engine.optimizers")
 SCHEDULERS = Registry("scheduler", "lwbench.engine.schedules")
 

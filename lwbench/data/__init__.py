@@ -1,1 +1,1 @@
-"""Data sets, their loading and augmentation. Importing a module registers its data sets."""
+"""Reading, batching and augmentation of images; `sets` has the data sets by name."""

@@ -17,7 +17,8 @@ from ..registry import DATASETS, validated
 from ..runs.machine import usable_cores
 from .content import Hashed, Image, twins
 from .decode import BadImage, decode, pixel_hash, short
-from .source import Dataset, Split
+from .sets import Dataset
+from .source import Split
 from .splits import examined_classes
 from .tree import Listing
 from .workers import Found, examined

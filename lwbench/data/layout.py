@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from ..errors import UsageError, shown
-from .splits import Splits, matched, split_by_class
+from .splits import Tree
 from .tree import folders_in, holds_images, is_folder, scan, some
 
 # the first of these that exists is tested on
@@ -12,10 +12,10 @@ TEST_FOLDERS = ("test", "val", "valid")
 LAYOUT = "{train,test}/<class>/<image>, {train,val}/<class>/<image> or <class>/<image>"
 
 
-def find_splits(root: Path, one_in: int, split_seed: int) -> Splits:
+def find_tree(root: Path) -> Tree:
     """Find the images of a user's folder, see LAYOUT.
 
-    Without a folder to test on, one in `one_in` images of each class is held out. A folder named
+    Without a folder to test on, all images are training images, to be split. A folder named
     like a split is a class where images lie directly in it and other class folders beside it.
     Raises UsageError where the folders contradict each other.
     """
@@ -38,13 +38,13 @@ def find_splits(root: Path, one_in: int, split_seed: int) -> Splits:
                 f"data.root={shown(root / 'train')} would hold out an eighth of each class"
             )
         unused = [*others, *(name for name in TEST_FOLDERS if name in flat)]
-        return matched(scan(root / "train"), scan(root / tests[0]), _usage(tests, unused))
+        return Tree(scan(root / "train"), scan(root / tests[0]), _usage(tests, unused))
     if tests:
         raise UsageError(
             f"{shown(root)}: a folder {tests[0]} with class folders, and no folder train with "
             f"some; expected {LAYOUT}"
         )
-    return split_by_class(scan(root), one_in, split_seed, _class_notes(root, names, flat))
+    return Tree(scan(root), notes=_class_notes(root, names, flat))
 
 
 def first_with(root: Path, candidates: list[Path], folders: tuple[str, ...]) -> Path | None:

@@ -1,8 +1,7 @@
-"""Data sets as the rest of the program sees them: located files, then images with labels."""
+"""Images with labels, and the facts about them: what a data set is to the rest of the program."""
 
 import hashlib
 import logging
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-
-from .splits import Splits
 
 log = logging.getLogger("lwbench")
 
@@ -42,7 +39,7 @@ class Source:
     evaluation take from them, before it is resized to the network's input. `mean`, `std`: per
     channel, of the training images in [0, 1]. `digest`: sha256 of the content, as hex (of pixels
     and labels, or of relative paths and file sizes where images stream). `fingerprint`: of the
-    files, see `Dataset.fingerprint`. `content`: sha256 of the files' bytes, where the digest does
+    files, see `sets.Dataset`. `content`: sha256 of the files' bytes, where the digest does
     not cover them. `left_out`: unreadable files that are not part of the set, as `path (reason)`.
     `notes`: what a reader of the results should know, such as duplicate images.
     """
@@ -80,38 +77,6 @@ class Source:
     def streaming(self) -> bool:
         """Whether images are decoded while training rather than held in memory."""
         return self.train.images is None
-
-
-class Dataset(ABC):
-    """What a builder of the registry returns: a configured data set, of which nothing is read yet.
-
-    `load` reads it for training and evaluation; `splits` gives `lwbench check` the files;
-    `fingerprint` tells quickly whether it is the set that a finished run was made with.
-    """
-
-    name: str
-
-    @abstractmethod
-    def splits(self) -> Splits | None:
-        """Find the training and test files; None for a set that is not stored as image files.
-
-        Raises UsageError where the set is missing.
-        """
-
-    @abstractmethod
-    def fingerprint(self) -> str | None:
-        """Return a hash of paths, sizes and modification times of the files, reading none of them.
-
-        Equal fingerprints mean equal images; different ones may. None where the set is yet to be
-        downloaded. Raises UsageError where the folder that the user named is missing.
-        """
-
-    @abstractmethod
-    def load(self, image_size: int) -> Source:
-        """Read the set for networks whose input has `image_size` px.
-
-        Raises UsageError where the set is missing or faulty.
-        """
 
 
 def channel_statistics(images: Tensor) -> tuple[Channels, Channels]:

@@ -4,11 +4,32 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from ..errors import UsageError, shown
-from .draws import held_out
 from .tree import Listing, likely_root, some
+
+HELD_OUT = 8  # one in eight images of a class is for validation where a set has no test images
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The files of a data set as found: training and test images, or one tree yet to be split."""
+
+    train: Listing
+    test: Listing | None = None
+    notes: tuple[str, ...] = ()  # what is unusual about the folders
+
+    @property
+    def fingerprint(self) -> str:
+        """The sha256, as hex, of paths, sizes and modification times of all files."""
+        return _fingerprint(self.train, self.test or self.train)
+
+    def splits(self, split_seed: int = 0) -> "Splits":
+        """Match the classes of both splits, or hold out an eighth of each class."""
+        if self.test is None:
+            return split_by_class(self.train, HELD_OUT, split_seed, self.notes)
+        return matched(self.train, self.test, self.notes)
 
 
 @dataclass(frozen=True)
@@ -43,8 +64,7 @@ class Splits:
     @property
     def fingerprint(self) -> str:
         """The sha256, as hex, of paths, sizes and modification times of all files."""
-        both = f"{self.train.fingerprint}{self.test.fingerprint}"
-        return hashlib.sha256(both.encode()).hexdigest()
+        return _fingerprint(self.train, self.test)
 
     def require_sound(self) -> None:
         """Raise UsageError for the first fault of the files or the classes."""
@@ -88,12 +108,14 @@ def split_by_class(
     The draw of a class depends on `split_seed` and its name alone, so that a sample of the classes
     is split as the whole set is. A class of one image has none to hold out: it is trained on.
     """
-    labels = torch.tensor(listing.labels).long()
-    out = torch.zeros(len(labels), dtype=torch.bool)
+    from .draws import held_out  # loads torch, which a fingerprint does not need
+
+    labels = np.asarray(listing.labels, dtype=np.int64)
+    out = np.zeros(len(labels), dtype=bool)
     for label, name in enumerate(listing.class_names):
-        members = (labels == label).nonzero()[:, 0]
+        members = np.flatnonzero(labels == label)
         if len(members) >= 2:
-            out[members] = held_out(len(members), one_in, split_seed, name)
+            out[members] = held_out(len(members), one_in, split_seed, name).numpy()
     # the faults are those of one scan: the second part does not repeat them
     test = replace(listing.part(out), faults={}, passed_over={})
     return examined_classes(listing.part(~out), test, notes)
@@ -127,6 +149,10 @@ def examined_classes(train: Listing, test: Listing, notes: tuple[str, ...]) -> S
         found.append(f"no images to test on in {_classes(untested)}")
     found += [line for listing in (train, test) if (line := _passed_over(listing))]
     return Splits(train, test, tuple(faults), tuple(found), notes)
+
+
+def _fingerprint(train: Listing, test: Listing) -> str:
+    return hashlib.sha256(f"{train.fingerprint}{test.fingerprint}".encode()).hexdigest()
 
 
 def _too_few_classes(listing: Listing, empty: list[str]) -> str:

@@ -7,14 +7,11 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
-from torch import Tensor
 
 from ..errors import shown
 from ..runs.files import read_json, write_atomically
@@ -22,106 +19,65 @@ from ..runs.machine import usable_cores
 from .cache import cache_folder, cached_squares, warn_not_cached
 from .content import content_of, twin_notes
 from .decode import UNREAD
-from .source import Dataset, Source, Split, channel_statistics
+from .sets import ImageFiles
+from .source import Source, Split, channel_statistics
 from .splits import Splits, examined_classes
 from .tree import Listing, some
-from .workers import Found, batched, decoded_batches, examined
+from .workers import Found, decode_files, examined
 
 log = logging.getLogger("lwbench")
-
-Share = Annotated[float, Field(gt=0, le=1)]
-OnBadImage = Literal["raise", "skip"]
 
 SAMPLE = 512  # images from which mean and standard deviation are computed
 REPORT_S = 30.0  # seconds between two reports of a decoding that takes long
 
 
-@dataclass(frozen=True)
-class ImageFiles(Dataset):
-    """A data set of image files.
+def streamed_source(dataset: ImageFiles, image_size: int) -> Source:
+    """Make a source of image files.
 
-    `find` lists the training and the test files; None where they have to be downloaded, which
-    `download` does. Images are stored as squares of `image_size / crop` px, of which training takes
-    a random and evaluation the central window of `image_size`: 224 of 256 px with 0.875. `cache`: a
-    folder for the decoded squares; without one, every epoch decodes the files. `on_bad_image`: an
-    unreadable file ends the run where it is read ("raise"), or all such files are found beforehand
-    and left out ("skip").
+    Mean and deviation are those of up to 512 training images, evenly spaced in canonical order.
+    Raises UsageError where the files or the classes are faulty.
     """
-
-    name: str
-    find: Callable[[], Splits | None]
-    crop: float
-    cache: str | None = None
-    on_bad_image: OnBadImage = "raise"
-    published_classes: int | None = None
-    published_images: int | None = None
-    download: Callable[[], None] | None = None
-
-    def splits(self) -> Splits:
-        """Find the training and test files, see `Dataset.splits`."""
-        splits = self.find()
-        if splits is None and self.download is not None:
-            self.download()
-            splits = self.find()
-        assert splits is not None, "a set that was downloaded is found"
-        return splits
-
-    def fingerprint(self) -> str | None:
-        """Hash paths, sizes and times of all files, see `Dataset.fingerprint`."""
-        splits = self.find()
-        return splits.fingerprint if splits else None
-
-    def load(self, image_size: int) -> Source:
-        """Make a source of the files, see `Dataset.load`.
-
-        Mean and deviation are those of up to 512 training images, evenly spaced in canonical order.
-        """
-        splits = self.splits()
-        fingerprint = splits.fingerprint
-        left_out: list[str] = []
-        if self.on_bad_image == "skip":
-            splits, left_out = without_bad_images(self.name, splits, self.cache)
-            splits.require_trainable()
-        else:
-            splits.require_sound()
-        side = round(image_size / self.crop)
-        sample = splits.train.paths[:: -(-len(splits.train.paths) // SAMPLE)]
-        mean, std = channel_statistics(decode_files(sample, side))
-        content, hashed = content_of(splits)
-        train, test = (self._split(part, listing, side) for part, listing in splits.parts)
-        return Source(
-            name=self.name,
-            class_names=splits.train.class_names,
-            train=train,
-            test=test,
-            stored=side,
-            window=image_size,
-            mean=mean,
-            std=std,
-            digest=splits.digest,
-            published_classes=self.published_classes,
-            published_images=self.published_images,
-            fingerprint=fingerprint,
-            content=content,
-            left_out=tuple(left_out),
-            notes=(*splits.notes, *twin_notes(hashed)),
-        )
-
-    def _split(self, part: str, listing: Listing, side: int) -> Split:
-        images = None
-        if self.cache:
-            images = cached_squares(f"{self.name}-{part}", listing, side, self.cache)
-        return Split(
-            labels=torch.tensor(listing.labels, dtype=torch.int64),
-            images=images,
-            paths=[Path(path) for path in listing.paths],
-        )
+    splits = dataset.splits()
+    fingerprint = splits.fingerprint
+    left_out: list[str] = []
+    if dataset.on_bad_image == "skip":
+        splits, left_out = without_bad_images(dataset.name, splits, dataset.cache)
+        splits.require_trainable()
+    else:
+        splits.require_sound()
+    side = round(image_size / dataset.crop)
+    sample = splits.train.paths[:: -(-len(splits.train.paths) // SAMPLE)]
+    mean, std = channel_statistics(decode_files(sample, side))
+    content, hashed = content_of(splits)
+    train, test = (
+        _split(f"{dataset.name}-{part}", listing, side, dataset.cache)
+        for part, listing in splits.parts
+    )
+    return Source(
+        name=dataset.name,
+        class_names=splits.train.class_names,
+        train=train,
+        test=test,
+        stored=side,
+        window=image_size,
+        mean=mean,
+        std=std,
+        digest=splits.digest,
+        published_classes=dataset.published_classes,
+        published_images=dataset.published_images,
+        fingerprint=fingerprint,
+        content=content,
+        left_out=tuple(left_out),
+        notes=(*splits.notes, *twin_notes(hashed)),
+    )
 
 
-def decode_files(paths: list[str], side: int) -> Tensor:
-    """Decode all files to squares, (N, side, side, 3) uint8. Raises BadImage."""
-    workers = min(8, usable_cores())
-    return torch.cat(list(decoded_batches(batched(paths), side, workers=workers)))
+def _split(name: str, listing: Listing, side: int, cache: str | None) -> Split:
+    return Split(
+        labels=torch.tensor(listing.labels, dtype=torch.int64),
+        images=cached_squares(name, listing, side, cache) if cache else None,
+        paths=[Path(path) for path in listing.paths],
+    )
 
 
 def without_bad_images(name: str, splits: Splits, cache: str | None) -> tuple[Splits, list[str]]:

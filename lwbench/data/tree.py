@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from ..errors import UsageError, shown
 
@@ -39,9 +39,9 @@ class Listing:
     faults: dict[str, str] = field(default_factory=dict)
     passed_over: dict[str, tuple[int, str]] = field(default_factory=dict)
 
-    def part(self, chosen: torch.Tensor) -> "Listing":
+    def part(self, chosen: np.ndarray) -> "Listing":
         """Return the files where `chosen` (N,) bool is true."""
-        rows = chosen.nonzero()[:, 0].tolist()
+        rows = np.flatnonzero(chosen).tolist()
         return replace(
             self,
             paths=[self.paths[i] for i in rows],
@@ -51,7 +51,7 @@ class Listing:
 
     def without(self, rows: Collection[int]) -> "Listing":
         """Return all files but those of the given rows."""
-        chosen = torch.ones(len(self.paths), dtype=torch.bool)
+        chosen = np.ones(len(self.paths), dtype=bool)
         chosen[list(rows)] = False
         return self.part(chosen)
 
@@ -68,7 +68,8 @@ class Listing:
 
     def per_class(self) -> list[int]:
         """Return the number of images of each class."""
-        return torch.tensor(self.labels).long().bincount(minlength=len(self.class_names)).tolist()
+        labels = np.asarray(self.labels, dtype=np.int64)
+        return np.bincount(labels, minlength=len(self.class_names)).tolist()
 
     def note(self, kind: str, path: str) -> None:
         """Count a file that is passed over; the first path of a kind is its example."""

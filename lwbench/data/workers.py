@@ -15,7 +15,8 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from ..errors import LwbenchError, shown
+from ..errors import LwbenchError, UsageError, shown
+from ..runs.machine import usable_cores
 from .decode import BadImage, decode, fit_square, pixel_hash
 
 BATCH = 64  # files per batch, for callers without a batch size
@@ -74,25 +75,40 @@ def batched(paths: Sequence[str]) -> list[Sequence[str]]:
     return [paths[first : first + BATCH] for first in range(0, len(paths), BATCH)]
 
 
+def decode_files(paths: Sequence[str], side: int, *, exact: bool = False) -> Tensor:
+    """Decode all files to squares, (N, side, side, 3) uint8. Raises as `decoded_batches` does."""
+    workers = min(8, usable_cores())
+    return torch.cat(list(decoded_batches(batched(paths), side, workers=workers, exact=exact)))
+
+
 def decoded_batches(
     batches: Sequence[Paths],
     side: int,
     *,
     workers: int,
+    exact: bool = False,
     pinned: bool = False,
     patience_s: float | None = None,
 ) -> Iterator[Tensor]:
     """Yield each batch of files as (B, side, side, 3) uint8, decoded ahead by `workers` threads.
 
     `pinned`: in page-locked memory, for a copy to a GPU. Raises BadImage naming an unreadable file,
-    LwbenchError where no image is decoded for `patience_s` seconds.
+    UsageError naming an image of another size where `exact`, LwbenchError where no image is decoded
+    for `patience_s` seconds.
     """
 
     def start(paths: Paths) -> tuple[Tensor, Callable[[int], None]]:
         images = torch.empty(len(paths), side, side, 3, dtype=torch.uint8, pin_memory=pinned)
 
         def fill(row: int) -> None:
-            images[row] = fit_square(decode(paths[row]), side)
+            image = decode(paths[row])
+            if exact and image.shape[1:] != (side, side):
+                height, width = image.shape[1:]
+                raise UsageError(
+                    f"{shown(paths[row])}: {width} x {height} px, where the set has {side} x "
+                    f"{side}\nfor images of other sizes use data=folder"
+                )
+            images[row] = fit_square(image, side)
 
         return images, fill
 

@@ -8,14 +8,15 @@ import gzip
 import importlib.util
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
-from ..registry import DATASETS
-from .draws import held_out
-from .source import Dataset, Source, canonical, resident_source
+from ...registry import DATASETS
+from . import Dataset
+
+if TYPE_CHECKING:
+    from ..source import Source
 
 SIDE = 32  # the smallest input of networks of total stride 32
 HELD_OUT = 5  # one in five images of a class is for testing
@@ -39,11 +40,17 @@ class Digits(Dataset):
         """Return the version of scikit-learn, which the images come with."""
         return f"scikit-learn {version('scikit-learn')}"
 
-    def load(self, image_size: int) -> Source:
+    def load(self, image_size: int) -> "Source":
         """Read the digits, see `Dataset.load`; batches are resized to `image_size` on the device.
 
         Values are scaled from 0..16 to 0..255.
         """
+        import torch
+        import torch.nn.functional as F
+
+        from ..draws import held_out
+        from ..source import canonical, resident_source
+
         raw, targets = _read()
         small = torch.from_numpy(raw).reshape(-1, 1, 8, 8).float() * (255 / 16)
         large = F.interpolate(small, size=(SIDE, SIDE), mode="bilinear", align_corners=False)

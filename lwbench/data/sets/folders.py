@@ -7,19 +7,17 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ..errors import UsageError, shown
-from ..paths import data_home
-from ..registry import DATASETS
+from ...errors import UsageError, shown
+from ...paths import data_home
+from ...registry import DATASETS
+from ..layout import LAYOUT, find_tree, first_with, require_root
+from ..splits import Tree
+from ..tree import scan
+from . import ImageFiles, OnBadImage, Share
 from .download import download_once
-from .layout import LAYOUT, find_splits, first_with, require_root
-from .splits import Splits, matched, split_by_class
-from .streamed import ImageFiles, OnBadImage, Share
-from .tree import scan
 
 # a name is part of paths: no separators, no control characters, neither "." nor ".."
 Name = Annotated[str, Field(pattern=r"^\.?[^/.\x00-\x1f][^/\x00-\x1f]*$")]
-
-HELD_OUT = 8  # one in eight images of a class is for validation where a set has no test images
 
 
 @DATASETS.register
@@ -40,18 +38,19 @@ def folder(
     """
     return ImageFiles(
         name or os.path.basename(os.path.realpath(root or ".")),
-        partial(_folder_splits, root, split_seed),
+        partial(_folder_tree, root),
+        split_seed=split_seed,
         crop=crop,
         cache=cache,
         on_bad_image=on_bad_image,
     )
 
 
-def _folder_splits(root: str | None, split_seed: int) -> Splits:
+def _folder_tree(root: str | None) -> Tree:
     if root is None:
         raise UsageError(f"data=folder needs data.root=<folder>, laid out as {LAYOUT}")
     place = require_root(root, "data=folder", LAYOUT, "give the folder of your images")
-    return find_splits(place, HELD_OUT, split_seed)
+    return find_tree(place)
 
 
 IMAGENET = "{train,val}/<wnid>/*.JPEG (about 145 GB)"
@@ -77,7 +76,7 @@ def imagenet(
     """
     return ImageFiles(
         "imagenet",
-        partial(_imagenet_splits, root),
+        partial(_imagenet_tree, root),
         crop=crop,
         cache=cache,
         on_bad_image=on_bad_image,
@@ -85,13 +84,13 @@ def imagenet(
     )
 
 
-def _imagenet_splits(root: str | None) -> Splits:
+def _imagenet_tree(root: str | None) -> Tree:
     default = str(data_home() / "imagenet")
     place = require_root(root or default, "imagenet", IMAGENET, IMAGENET_HOW)
     tree = first_with(place, [Path("."), Path("imagenet")], ("train", "val"))
     if tree is None:
         raise UsageError(f"{shown(place)}: no imagenet in it; expected {IMAGENET}\n{IMAGENET_HOW}")
-    return matched(scan(tree / "train"), scan(tree / "val"))
+    return Tree(scan(tree / "train"), scan(tree / "val"))
 
 
 CALTECH = "256_ObjectCategories"
@@ -119,7 +118,8 @@ def caltech256(
     """
     return ImageFiles(
         "caltech256",
-        partial(_caltech_splits, root, split_seed),
+        partial(_caltech_tree, root),
+        split_seed=split_seed,
         download=_download_caltech,
         crop=crop,
         cache=cache,
@@ -129,7 +129,7 @@ def caltech256(
     )
 
 
-def _caltech_splits(root: str | None, split_seed: int) -> Splits | None:
+def _caltech_tree(root: str | None) -> Tree | None:
     layout = f"{CALTECH}/<class>/*.jpg ({CALTECH_SIZE})"
     if root is None:
         place = data_home() / "caltech256"
@@ -139,7 +139,7 @@ def _caltech_splits(root: str | None, split_seed: int) -> Splits | None:
     tree = place if place.name == CALTECH else _find_caltech(place)
     if tree is None and root is not None:
         raise UsageError(f"data.root={shown(root)}: no caltech256 in it; expected {layout}")
-    return split_by_class(scan(tree, CLUTTER), HELD_OUT, split_seed) if tree else None
+    return Tree(scan(tree, CLUTTER)) if tree else None
 
 
 def _find_caltech(place: Path) -> Path | None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ..errors import UsageError
-from .tree import is_folder
+from ...errors import UsageError
+from ..tree import is_folder
 
 log = logging.getLogger("lwbench")
 TIMEOUT_S = 10

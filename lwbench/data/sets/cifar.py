@@ -9,27 +9,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from ..errors import UsageError, shown
-from ..paths import data_home
-from ..registry import DATASETS
-from ..runs.machine import usable_cores
-from .cache import Arrays, cached_arrays
-from .content import hashed_arrays, twin_notes
-from .decode import decode
+from ...errors import UsageError, shown
+from ...paths import data_home
+from ...registry import DATASETS
+from ..layout import first_with, require_root
+from ..splits import Splits, Tree
+from ..tree import scan
+from . import Dataset
 from .download import download_once
-from .layout import first_with, require_root
-from .source import Dataset, Source, canonical, resident_source
-from .splits import Splits, matched
-from .tree import Listing, scan
-from .workers import Paths, batched, in_threads
+
+if TYPE_CHECKING:
+    from ..source import Source
 
 SIDE = 32
 SPLITS = ("train", "test")
-ClassesAndArrays = tuple[list[str], Arrays]
+ClassesAndArrays = tuple[list[str], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -82,17 +80,17 @@ class Cifar(Dataset):
 
     def splits(self) -> Splits | None:
         """List the files of image folders; None for the archive. See `Dataset.splits`."""
-        folders = first_with(self._place(), [Path("."), Path(self.name)], SPLITS)
-        return matched(scan(folders / "train"), scan(folders / "test")) if folders else None
+        tree = self._tree()
+        return tree.splits() if tree else None
 
     def fingerprint(self) -> str | None:
         """Hash paths, sizes and times of the image files or the archive's files."""
-        if splits := self.splits():
-            return splits.fingerprint
+        if tree := self._tree():
+            return tree.fingerprint
         unpacked = self._unpacked()
         return _archive_fingerprint(ARCHIVES[self.name], unpacked) if unpacked else None
 
-    def load(self, image_size: int) -> Source:
+    def load(self, image_size: int) -> "Source":
         """Read the images, see `Dataset.load`; batches are resized to `image_size` on the device.
 
         Raises UsageError where `root` is missing or holds neither layout, for an image that is
@@ -113,6 +111,10 @@ class Cifar(Dataset):
         fingerprint = _archive_fingerprint(archive, unpacked)
         return self._cached(fingerprint, partial(_of_archive, archive, unpacked))
 
+    def _tree(self) -> Tree | None:
+        folders = first_with(self._place(), [Path("."), Path(self.name)], SPLITS)
+        return Tree(scan(folders / "train"), scan(folders / "test")) if folders else None
+
     def _unpacked(self) -> Path | None:
         folders = (ARCHIVES[self.name].folder,)
         return first_with(self._place(), [Path("."), Path(self.name)], folders)
@@ -127,7 +129,11 @@ class Cifar(Dataset):
 
     def _cached(
         self, fingerprint: str, make: Callable[[], ClassesAndArrays], notes: tuple[str, ...] = ()
-    ) -> Source:
+    ) -> "Source":
+        from ..cache import cached_arrays
+        from ..content import hashed_arrays, twin_notes
+        from ..source import resident_source
+
         class_names, arrays, digest = cached_arrays(self.name, fingerprint, self.cache, make)
         train, test = (
             hashed_arrays(part, arrays[f"{part}_images"], arrays[f"{part}_labels"])
@@ -181,7 +187,9 @@ def _archive_fingerprint(archive: Archive, place: Path) -> str:
 def _of_archive(archive: Archive, place: Path) -> ClassesAndArrays:
     from torchvision import datasets
 
-    arrays: Arrays = {}
+    from ..source import canonical
+
+    arrays: dict[str, np.ndarray] = {}
     for split in SPLITS:
         try:
             # torchvision compares the files' md5 with the official ones
@@ -197,36 +205,13 @@ def _of_archive(archive: Archive, place: Path) -> ClassesAndArrays:
 
 
 def _of_folders(splits: Splits) -> ClassesAndArrays:
-    arrays: Arrays = {}
+    from ..source import canonical
+    from ..workers import decode_files
+
+    arrays: dict[str, np.ndarray] = {}
     for split, listing in splits.parts:
+        images = decode_files(listing.paths, SIDE, exact=True).numpy()
         # sorting by content makes the order independent of how the files are named
-        images, labels = canonical(decode_all(listing), np.array(listing.labels))
+        images, labels = canonical(images, np.array(listing.labels))
         arrays |= {f"{split}_images": images, f"{split}_labels": labels}
     return splits.train.class_names, arrays
-
-
-def decode_all(listing: Listing) -> np.ndarray:
-    """Decode all images of a listing, (N, 32, 32, 3) uint8. Raises UsageError naming a bad one."""
-
-    def start(paths: Paths) -> tuple[torch.Tensor, Callable[[int], None]]:
-        images = torch.empty(len(paths), SIDE, SIDE, 3, dtype=torch.uint8)
-
-        def fill(row: int) -> None:
-            images[row] = decode_square(paths[row])
-
-        return images, fill
-
-    workers = min(8, usable_cores())
-    return torch.cat(list(in_threads(batched(listing.paths), start, workers=workers))).numpy()
-
-
-def decode_square(path: Path | str) -> torch.Tensor:
-    """Decode one image to (32, 32, 3) uint8. Raises UsageError where it has another size."""
-    pixels = decode(path)
-    height, width = pixels.shape[1:]
-    if (height, width) != (SIDE, SIDE):
-        raise UsageError(
-            f"{shown(path)}: {width} x {height} px, where CIFAR has 32 x 32\n"
-            "for images of other sizes use data=folder"
-        )
-    return pixels.permute(1, 2, 0)
