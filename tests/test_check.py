@@ -120,13 +120,13 @@ def test_a_class_whose_images_are_all_bad_has_none(check, tree):
 def test_sets_that_lie_in_memory_are_looked_at_too(capsys, monkeypatch):
     assert main(["check"]) == 0
     assert "train 1,442 images in 10 classes" in capsys.readouterr().out
-    from lwbench.data import digits
+    from lwbench.data import draws
     from lwbench.data.draws import held_out
 
     def all_zeros(*arguments):
         return held_out(*arguments) | (arguments[-1] == 0)
 
-    monkeypatch.setattr(digits, "held_out", all_zeros)
+    monkeypatch.setattr(draws, "held_out", all_zeros)
     assert main(["check"]) == 1
     assert "train: no images to train on in class 0" in capsys.readouterr().out
 

@@ -14,8 +14,8 @@ import yaml
 from PIL import Image
 
 from lwbench.data import cache as caching
-from lwbench.data.cifar import ARCHIVES
 from lwbench.data.decode import decode, fit_square
+from lwbench.data.sets.cifar import ARCHIVES
 from lwbench.errors import UsageError
 from lwbench.registry import DATASETS
 
@@ -200,7 +200,7 @@ def test_the_published_urls_are_torchvisions():
 def test_the_second_start_decodes_nothing(tmp_path, monkeypatch):
     root = str(tree(tmp_path / "tree"))
     first = build("cifar10", root=root)
-    monkeypatch.setattr("lwbench.data.cifar.decode", lambda path: pytest.fail("decoded again"))
+    monkeypatch.setattr("lwbench.data.workers.decode", lambda path: pytest.fail("decoded again"))
     second = build("cifar10", root=root)
     assert second.digest == first.digest
     assert torch.equal(second.train.images, first.train.images)
@@ -484,6 +484,8 @@ def test_each_yaml_names_every_argument_and_a_whole_recipe(path):
     assert path.read_text().startswith("# ")
     config = yaml.safe_load(path.read_text())
     augment, recipe = config.pop("augment"), config.pop("recipe")
+    ours = {f"recipe.{key}" for key in recipe} | {f"augment.{key}" for key in augment}
+    assert set(config.pop("ours", [])) <= {*ours, "augment", "recipe"}
     assert validated(Augment, augment, "data.augment") == augment
     assert set(augment) == set(inspect.signature(Augment).parameters)
     builder = DATASETS.builder(config["builder"])

@@ -331,11 +331,11 @@ def test_a_limit_of_file_sizes_costs_the_cache_and_nothing_else(tmp_path, name, 
 
 
 SLOW = """
-    from lwbench.data import cifar, workers
+    from lwbench.data import workers
     def slow(path, decode=workers.decode):
         time.sleep(0.05)
         return decode(path)
-    workers.decode = cifar.decode = slow
+    workers.decode = slow
     sync = os.fsync
     os.fsync = lambda file: (time.sleep(1.5), sync(file))
 """
@@ -659,7 +659,7 @@ def test_what_may_not_be_read_is_named(open_folder):
 
 def test_a_read_that_hangs_ends_a_decoding_of_all_files_with_a_name(tmp_path, monkeypatch):
     release = threading.Event()
-    monkeypatch.setattr("lwbench.data.cifar.decode", lambda path: release.wait(60))
+    monkeypatch.setattr("lwbench.data.workers.decode", lambda path: release.wait(60))
     monkeypatch.setattr(workers, "PATIENCE_S", 0.2)
     try:
         with pytest.raises(LwbenchError, match=r"no image decoded for 0\.2 s: .*hangs"):

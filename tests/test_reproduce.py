@@ -145,7 +145,7 @@ def test_a_run_of_a_part_of_the_data_is_refused_in_the_place_of_a_full_one(tmp_p
     (directory(first).path / "env.json").write_text(json.dumps(env))
     arguments = ["reproduce", "table=ldc/4", "columns=cifar10", "dry_run=true", f"out={tmp_path}"]
     assert main(arguments) == 2
-    assert "a part of cifar10" in capsys.readouterr().err
+    assert "not of cifar10 as published: 130 images instead of 60,000" in capsys.readouterr().err
     assert main([*arguments, "epochs=3"]) == 0  # another identity, and a reduced study
 
 

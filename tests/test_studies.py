@@ -25,7 +25,7 @@ CONFIG = {
 }  # fmt: skip
 
 
-def record(top1, seed=0, identity="full", precision="fp32", kept=False, size=50_000, **changes):
+def record(top1, seed=0, identity="full", precision="fp32", kept=False, images=None, **changes):
     result = Result.model_validate(
         {
             "identity": identity, "model": "mb0", "data": "cifar10", "seed": seed, "epochs": 1,
@@ -35,7 +35,7 @@ def record(top1, seed=0, identity="full", precision="fp32", kept=False, size=50_
         } | changes
     )  # fmt: skip
     made = Record(Run(Path(f"out/{identity}-s{seed}")), result, kept)
-    data = {"digest": str(size), "train_size": size, "test_size": 10_000}
+    data = {"digest": "a", "train_size": 50_000, "test_size": 10_000} | (images or {})
     made.__dict__["config"] = RunConfig.stored(CONFIG, "")
     env = {"data": data, "git_revision": "0123456789abcdef", "git_dirty": True}
     made.__dict__["environment"] = Environment.model_validate(env)
@@ -120,17 +120,48 @@ def test_a_row_of_another_precision_is_not_compared_and_the_caption_says_so():
     assert "LDC3, cifar10_top1: run in bf16, so not compared with mb0." in text
 
 
-def test_runs_of_a_part_of_a_published_data_set_fill_no_published_cell():
-    part = [record(89.0 + seed, seed, size=500) for seed in range(3)]
-    assert cell(part).verdict == "open"
-    assert cell(part, None).measured == 90.0
-    short = [record(89.0, 0, "short", size=500)]
-    assert cell(short, overrides=("epochs=1",), identity="short").verdict == "reduced"
+CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
-def test_runs_on_different_images_never_share_a_cell():
-    runs = [record(10.0, 0, size=500), record(90.0, 1), record(91.0, 2)]
+@pytest.mark.parametrize(
+    "images",
+    [
+        {"train_size": 500},
+        {"train_size": 500, "test_size": 59_500},
+        {"test_size": 100},
+        {"classes": 2},
+        {"classes": 100},
+        {"class_names": [f"{name}s" for name in CIFAR10]},
+        {"class_names": CIFAR10[::-1]},
+    ],
+    ids=str,
+)
+def test_runs_on_other_images_than_the_published_ones_fill_no_cell_of_their_column(images):
+    runs = [record(89.0 + seed, seed, images=images) for seed in range(3)]
+    assert cell(runs).verdict == "open"
+    assert cell(runs, None).verdict == "open"  # nor beside other rows' published values
+    short = [record(89.0, 0, "short", images=images)]
+    assert cell(short, overrides=("epochs=1",), identity="short").verdict == "open"
+    assert study(runs).refused([LDC]) == runs
+
+
+def test_runs_on_the_published_images_fill_their_column_whatever_is_not_recorded():
+    known = {"classes": 10, "class_names": CIFAR10}
+    for images in ({}, known, {"train_size": None, "test_size": None}):
+        assert cell([record(89.0 + seed, seed, images=images) for seed in range(3)]).measured == 90
+
+
+@pytest.mark.parametrize("images", [{"digest": "b"}, {"digest": None}, {"content": "other"}])
+def test_runs_on_different_images_share_no_cell_and_are_not_compared(images):
+    runs = [record(10.0, 0, images=images), record(90.0, 1), record(91.0, 2)]
     assert cell(runs, None).sample.seeds == (1, 2)
+    runs = [record(80.0 + seed, seed) for seed in range(3)]
+    runs += [record(90.0 + seed, seed, "LDC3", images=images) for seed in range(3)]
+    table = replace(LDC, figures=(MB0, FIGURES["LDC3"]), rows=("mb0", "LDC3"))
+    found = cells.filled(table, {}, study(runs))
+    assert found.cells[1].sample and found.cells[1].comparison is None
+    text = " ".join(captions.remarks(found))
+    assert "LDC3, cifar10_top1: run on other images, so not compared with mb0." in text
 
 
 def test_the_best_epoch_is_taken_on_request():

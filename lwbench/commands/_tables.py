@@ -6,7 +6,9 @@ from pathlib import Path
 from rich.console import Console
 
 from ..errors import UsageError
+from ..logs import log
 from ..paths import conf_folder
+from ..runs.images import unlike_published
 from ..runs.records import Record, records
 from ..runs.runconfig import RunConfig
 from ..tables import ablation, cells, formats, published, studies
@@ -41,7 +43,14 @@ def tabulate(
         found = records(Path(keys.get("out", "outputs")), kept=keys["kept"] == "true")
         tables = published.load(keys.get("table", "all"))
         tables = selected(tables, *(keys.get(part) for part in PARTS))
-        filled = fill(tables, study(tables, found, overrides, keys["select"], compose), count)
+        chosen = study(tables, found, overrides, keys["select"], compose)
+        for record in chosen.refused(tables):
+            how = unlike_published(record.data, record.result.data)
+            log.warning(
+                "%s is not of %s as published (%s) and fills no cell",
+                *(record.run.path, record.result.data, how),
+            )
+        filled = fill(tables, chosen, count)
         if "table" not in keys:
             return formats.render_summary(filled, format, width, colours)
     return formats.render(

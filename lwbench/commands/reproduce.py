@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ..config import train_configs
 from ..errors import UsageError
+from ..runs.images import unlike_published
 from ..runs.records import records
 from ..sweeps import plan
 from ..sweeps.local import number_of_jobs, run_all, show_failures
@@ -11,6 +12,7 @@ from ..tables import published
 from ..tables.selection import selected
 from ..tables.studies import asked, requests
 from ._counting import counted
+from ._images import check_finished
 from ._keys import NO_YES, YES_NO, Key, help_of_keys, own_and_training
 from ._tables import tabulate
 from .table import KEYS as TABLE_KEYS
@@ -58,12 +60,14 @@ def run(arguments: list[str], flags: set[str]) -> int:
     for record in refused:
         if not record.kept:
             raise UsageError(
-                f"{record.run.path} was made with a part of {record.result.data}, which fills no "
-                "published cell; choose another out=<folder>"
+                f"{record.run.path} is not of {record.result.data} as published: "
+                f"{unlike_published(record.data, record.result.data)}\nit fills no published cell; "
+                "choose another out=<folder>"
             )
     found = [record for record in found if record not in refused]
     configs = {request: configs[request] for request in wanted}
     planned = plan.plan(configs, plan.seeds(keys.get("seeds", "3")), found)
+    check_finished([(job.run, job.config) for job in planned if job.state == "finished"])
     print("\n".join(f"# {line}" for line in plan.summary(planned, at_once)))
     if keys["dry_run"] == "true":
         print("\n".join(one.line for one in planned))

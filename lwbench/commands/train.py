@@ -12,10 +12,12 @@ from ..errors import LwbenchError, UsageError
 from ..logs import EpochProgress, RunLog, console, gibibytes, log, metric, result_table
 from ..runs.directory import Run
 from ..runs.files import explained_writes
+from ..runs.images import is_same
 from ..runs.resume import check_same_images, check_unedited, extended
 from ..runs.runconfig import RunConfig
 from ..runs.schema import Result
 from ._building import built_data, check_batch_of_one, device_name, measured_cost, resolved_device
+from ._images import check_finished
 from ._keys import Key, help_of_groups
 
 if TYPE_CHECKING:
@@ -48,7 +50,11 @@ def run(arguments: list[str], flags: set[str]) -> int:
     from ..sweeps.plan import PlannedRun
 
     at_once = [a.partition("=")[2] for a in arguments if a.startswith("jobs=")] or ["1"]
-    return sweep([PlannedRun(job, configs[job]) for job in jobs], at_once[-1])
+    planned = [PlannedRun(job, configs[job]) for job in jobs]
+    # what force=true trains again may be of other images
+    answers = [job for job in planned if job.is_finished and not job.config.force]
+    check_finished([(job.run, job.config) for job in answers])
+    return sweep(planned, at_once[-1])
 
 
 def _show(configs: Sequence[RunConfig]) -> int:
@@ -63,7 +69,7 @@ def train(config: RunConfig) -> int:
     run = Run.for_training(config)
     check_unedited(run, config)
     if earlier := run.read_result():
-        _check_same_data(run, config)
+        check_finished([(run, config)])
         _print_result(run, earlier, "finished earlier")
         return 0
     _check_writable(config.out)
@@ -80,6 +86,9 @@ def train(config: RunConfig) -> int:
     precision = resolved_precision(config.precision, device)
     groups = specs(config)
     data = _data(config, groups, device)
+    images = data.source.images(config.data_root)
+    if config.force and not is_same(run.environment().data, images):
+        run = run.following()  # an interrupted repetition is continued on its own images alone
     torch.manual_seed(config.seed)
     model = built(lambda: groups.model.build(data.num_classes))
     cost = measured_cost(
@@ -93,11 +102,13 @@ def train(config: RunConfig) -> int:
 
     with run.locked():
         if earlier := run.read_result():
+            check_same_images(run, images)
             _print_result(run, earlier, "finished by another process meanwhile")
             return 0
-        check_same_images(run, data)
+        if any(run.checkpoints.glob("*.pt")):  # else nothing was trained that could differ
+            check_same_images(run, images)
         if config.extend:
-            extended(run, config, data, groups.scheduler)
+            extended(run, config, images, data.steps_per_epoch, groups.scheduler)
         with explained_writes(run.path):
             run.write_config(config)
             how_many = _set_threads(run, config, model, data, device)
@@ -105,7 +116,7 @@ def train(config: RunConfig) -> int:
                 device=device_name(device),
                 threads=torch.get_num_threads(),
                 convolutions=depthwise.path(model),
-                data=_facts(data, config),
+                data=images.model_dump(),
             )
         with RunLog(run.path / "train.log"):
             _announce(run, config, data, cost, f"{precision} on {device_name(device)}{how_many}")
@@ -237,27 +248,6 @@ def _is_out_of_memory(error: Exception) -> bool:
     return known or "can't allocate memory" in str(error)  # torch's allocator on CPUs
 
 
-def _facts(data: "Data", config: RunConfig) -> dict[str, Any]:
-    return {
-        "digest": data.digest,
-        "root": config.data_root,
-        "train_size": data.train_size,
-        "test_size": data.test_size,
-        "classes": data.num_classes,
-        "left_out": list(data.source.left_out),
-    }
-
-
-def _check_same_data(run: Run, config: RunConfig) -> None:
-    """A stored result answers only for the images it was made with.
-
-    `data.root` is not part of the identity, since data may move: another root is read and compared.
-    """
-    if config.data_root == run.environment().data.root:
-        return
-    check_same_images(run, _data(config, specs(config), resolved_device("cpu")))
-
-
 def _check_writable(out: str) -> None:
     folder = Path(out).resolve()
     while not folder.exists() and folder != folder.parent:
@@ -282,6 +272,7 @@ def _announce(
         f"{metric(cost.macs['plain'])} MACs at {size} px, {data.num_classes} classes",
         f"data      {run.data_name}: {data.train_size:,} images to train on, "
         f"{data.test_size:,} to test on, {size} px, batch {config.batch_size}",
+        *(f"          {note}" for note in data.source.notes),
         f"training  {epochs}, seed {config.seed}, {how}; about {gibibytes(expected)} of memory "
         "besides the libraries (an estimate)",
         f"run       {run.path}",

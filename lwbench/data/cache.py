@@ -10,17 +10,15 @@ import logging
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
-from ..paths import cache_home
+from ..runs.cache import cache_folder, exclusive, warn_not_cached
+from ..runs.files import replacing
 from ..runs.machine import usable_cores
 from .source import content_digest
 from .tree import Listing
@@ -166,55 +164,3 @@ def is_damaged(path: Path, shape: tuple[int, ...]) -> bool:
 def tag(image: np.ndarray) -> bytes:
     """Return the digest of one image's pixels, as stored behind the images."""
     return hashlib.sha256(np.ascontiguousarray(image).data).digest()[:TAG_BYTES]
-
-
-def cache_folder(cache: str | None) -> Path:
-    """Return the folder that `data.cache` names, or the user's cache."""
-    return Path(os.path.expanduser(cache)) if cache else cache_home()
-
-
-@contextmanager
-def exclusive(path: Path) -> Iterator[OSError | None]:
-    """Lock `path`, which need not exist, for this process, waiting for other processes.
-
-    Yields the error where the folder cannot be written: then no lock can be held, and nothing can
-    be cached.
-    """
-    lock = FileLock(f"{path}.lock")
-    problem = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=1)
-        except Timeout:
-            # decoding a large set takes minutes: say why nothing happens
-            log.warning("%s: waiting for another process that writes it", path)
-            lock.acquire()
-    except OSError as error:
-        problem = error
-    try:
-        yield problem
-    finally:
-        lock.release()
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that replaces `path` when the block ends without an error.
-
-    To be used under `exclusive`. What a killed process left behind is overwritten. Raises OSError.
-    """
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with open(part, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def warn_not_cached(path: Path, problem: OSError, consequence: str) -> None:
-    """Warn that a file is not cached, why, and what follows from it."""
-    log.warning("%s: not cached (%s), %s", path, problem.strerror or problem, consequence)

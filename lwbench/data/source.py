@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..runs.schema import Images
+
 log = logging.getLogger("lwbench")
 
 Channels = tuple[float, float, float]
@@ -72,6 +74,23 @@ class Source:
                 "data %s: %d images found, %d published: a sample, or half an archive unpacked?",
                 *(self.name, images, self.published_images),
             )
+
+    def images(self, root: str | None) -> Images:
+        """Describe the images as a run records them. `root`: where they are, None for the default.
+
+        The class names are those of the training images, in the order of the labels.
+        """
+        return Images(
+            digest=self.digest,
+            root=root,
+            train_size=len(self.train),
+            test_size=len(self.test),
+            classes=len(self.class_names),
+            class_names=tuple(self.class_names),
+            fingerprint=self.fingerprint,
+            content=self.content,
+            left_out=self.left_out,
+        )
 
     @property
     def streaming(self) -> bool:

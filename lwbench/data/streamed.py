@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 from ..errors import shown
+from ..runs.cache import cache_folder, warn_not_cached
 from ..runs.files import read_json, write_atomically
 from ..runs.machine import usable_cores
-from .cache import cache_folder, cached_squares, warn_not_cached
+from .cache import cached_squares
 from .content import content_of, twin_notes
 from .decode import UNREAD
-from .sets import ImageFiles
 from .source import Source, Split, channel_statistics
 from .splits import Splits, examined_classes
 from .tree import Listing, some
@@ -31,30 +31,36 @@ SAMPLE = 512  # images from which mean and standard deviation are computed
 REPORT_S = 30.0  # seconds between two reports of a decoding that takes long
 
 
-def streamed_source(dataset: ImageFiles, image_size: int) -> Source:
-    """Make a source of image files.
+def streamed_source(
+    name: str,
+    splits: Splits,
+    *,
+    image_size: int,
+    crop: float,
+    cache: str | None,
+    skip_bad_images: bool,
+    published_classes: int | None = None,
+    published_images: int | None = None,
+) -> Source:
+    """Make a source of image files; the arguments are those of `sets.ImageFiles`.
 
     Mean and deviation are those of up to 512 training images, evenly spaced in canonical order.
     Raises UsageError where the files or the classes are faulty.
     """
-    splits = dataset.splits()
     fingerprint = splits.fingerprint
     left_out: list[str] = []
-    if dataset.on_bad_image == "skip":
-        splits, left_out = without_bad_images(dataset.name, splits, dataset.cache)
+    if skip_bad_images:
+        splits, left_out = without_bad_images(name, splits, cache)
         splits.require_trainable()
     else:
         splits.require_sound()
-    side = round(image_size / dataset.crop)
+    side = round(image_size / crop)
     sample = splits.train.paths[:: -(-len(splits.train.paths) // SAMPLE)]
     mean, std = channel_statistics(decode_files(sample, side))
     content, hashed = content_of(splits)
-    train, test = (
-        _split(f"{dataset.name}-{part}", listing, side, dataset.cache)
-        for part, listing in splits.parts
-    )
+    train, test = (_split(f"{name}-{part}", listing, side, cache) for part, listing in splits.parts)
     return Source(
-        name=dataset.name,
+        name=name,
         class_names=splits.train.class_names,
         train=train,
         test=test,
@@ -63,8 +69,8 @@ def streamed_source(dataset: ImageFiles, image_size: int) -> Source:
         mean=mean,
         std=std,
         digest=splits.digest,
-        published_classes=dataset.published_classes,
-        published_images=dataset.published_images,
+        published_classes=published_classes,
+        published_images=published_images,
         fingerprint=fingerprint,
         content=content,
         left_out=tuple(left_out),

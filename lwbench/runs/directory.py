@@ -63,7 +63,7 @@ class Run:
     def of(cls, config: RunConfig) -> "Run":
         """The newest directory of this configuration and seed, whether or not it exists yet."""
         run = cls.first(config)
-        while (following := run._following()).path.exists():
+        while (following := run.following()).path.exists():
             run = following
         return run
 
@@ -77,10 +77,11 @@ class Run:
         """
         newest = cls.of(config)
         if config.force and newest.path.exists() and not newest._continues_forced():
-            return newest._following()
+            return newest.following()
         return newest
 
-    def _following(self) -> "Run":
+    def following(self) -> "Run":
+        """The directory of the next repetition, whether or not it exists yet."""
         name, seed = self.path.name.split("-")[:2]
         return Run(self.path.with_name(f"{name}-{seed}-{self.number + 1}"))
 

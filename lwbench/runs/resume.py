@@ -7,15 +7,9 @@ from typing import Protocol
 from ..errors import UsageError
 from .directory import Run
 from .files import explained_writes, replacing
+from .images import differences, is_same
 from .runconfig import RunConfig
-
-
-class Images(Protocol):
-    """What is compared of a data set."""
-
-    digest: str
-    train_size: int
-    steps_per_epoch: int
+from .schema import Images
 
 
 class ScheduleSpec(Protocol):
@@ -38,17 +32,20 @@ def check_unedited(run: Run, config: RunConfig) -> None:
         )
 
 
-def check_same_images(run: Run, data: Images) -> None:
-    """Raises UsageError where the run was made with other images than `data` has."""
+def check_same_images(run: Run, now: Images) -> None:
+    """Raises UsageError, with what differs, where the run was made with other images."""
     recorded = run.environment().data
-    if recorded.digest is not None and recorded.digest != data.digest:
+    if not is_same(recorded, now):
         raise UsageError(
-            f"{run.path} was made with other images ({recorded.train_size} to train on, from "
-            f"{recorded.root}; now {data.train_size}); choose another out=<folder>"
+            f"{run.path} was made with other images: {differences(recorded, now)}\n"
+            f"force=true trains on those in {now.root or 'the default folder'}, in a directory of "
+            "its own"
         )
 
 
-def extended(run: Run, config: RunConfig, data: Images, scheduler: ScheduleSpec) -> None:
+def extended(
+    run: Run, config: RunConfig, images: Images, steps_per_epoch: int, scheduler: ScheduleSpec
+) -> None:
     """Start `run` from what a shorter run of the same configuration and seed has trained.
 
     Does nothing where `run` has checkpoints already. Raises UsageError where there is no shorter
@@ -63,8 +60,8 @@ def extended(run: Run, config: RunConfig, data: Images, scheduler: ScheduleSpec)
             f"extend=true: {run.path.parent} has no run of this configuration and seed with fewer "
             f"than epochs={config.epochs}"
         )
-    check_same_images(shorter, data)
-    _check_same_rates(shorter, config, data.steps_per_epoch, scheduler)
+    check_same_images(shorter, images)
+    _check_same_rates(shorter, config, steps_per_epoch, scheduler)
     with explained_writes(run.path):  # last.pt is written last: it marks the copy as complete
         for name in ("env.json", "checkpoints/best.pt", "checkpoints/last.pt"):
             with open(shorter.path / name, "rb") as source, replacing(run.path / name) as target:

@@ -117,13 +117,20 @@ class Start(_Lenient):
 
 
 class Images(_Lenient):
-    """The images of a run: a digest of their content, where they lay, how many there were."""
+    """The images of a run.
+
+    `digest`: of pixels and labels where they were held in memory, else of the files' names and
+    sizes; then `content` is one of the files' bytes. `fingerprint`: of names, sizes and times.
+    """
 
     digest: Text | None = None
     root: Text | None = None
     train_size: Count | None = None
     test_size: Count | None = None
     classes: Count | None = None
+    class_names: tuple[Text, ...] = ()  # empty where they are not recorded
+    fingerprint: Text | None = None
+    content: Text | None = None
     left_out: tuple[Text, ...] = ()  # unreadable files, each with the reason
 
 

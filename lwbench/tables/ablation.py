@@ -8,7 +8,7 @@ from ..errors import UsageError
 from ..runs.records import Record, records
 from .cells import Cell, FilledTable, compared, measured_by
 from .published import Column, Table
-from .studies import by_identity, comparable
+from .studies import by_identity, comparable, images
 
 log = logging.getLogger("lwbench")
 
@@ -40,14 +40,16 @@ def _is_readable(record: Record) -> bool:
 def tables_of(folder: Path, found: Iterable[Record]) -> tuple[list[Table], Rows]:
     """A table per data set, rows in the order in which the runs were started; and each row's runs.
 
-    The runs must have readable configurations, as those of `under` have.
+    Runs on different images of one data set are in different tables. The runs must have readable
+    configurations, as those of `under` have.
     """
-    by_data: dict[str, list[Record]] = {}
+    by_data: dict[tuple[str, str], list[Record]] = {}
     for record in sorted(found, key=lambda r: (_started(r), str(r.run.path))):
-        by_data.setdefault(record.result.data, []).append(record)
+        by_data.setdefault((record.result.data, images(record)), []).append(record)
+    sets = [data for data, _ in by_data]
     tables: list[Table] = []
     rows: dict[tuple[str, str], Sequence[Record]] = {}
-    for data, runs in by_data.items():
+    for (data, digest), runs in by_data.items():
         groups = list(by_identity(runs).values())
         settings = _settings([group[0] for group in groups])
         labels = [
@@ -59,7 +61,7 @@ def tables_of(folder: Path, found: Iterable[Record]) -> tuple[list[Table], Rows]
             for label, group in zip(labels, groups, strict=True)
         ]
         table = Table(
-            name=f"{folder}, {data}",
+            name=f"{folder}, {data}{_which(runs[0], digest) if sets.count(data) > 1 else ''}",
             source="finished runs",
             baseline=labels[0],
             columns=COLUMNS,
@@ -88,6 +90,13 @@ def filled(table: Table, rows: Rows, select: str) -> FilledTable:
                 cell = measured_by(cell, runs, select)
             cells.append(cell)
     return FilledTable(table, compared(cells, table.baseline))
+
+
+def _which(record: Record, digest: str) -> str:
+    """Tell the images of a run apart from others of the same data set."""
+    found = record.data
+    sizes = f"{found.classes} classes, {found.train_size} + {found.test_size} images"
+    return f" ({sizes}, {digest[:8]})" if digest else " (unknown images)"
 
 
 def _started(record: Record) -> str:

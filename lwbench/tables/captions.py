@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from ..errors import UsageError
+from ..runs.images import unlike_published
 from ..runs.records import Record, devices, revisions
 from .cells import VERDICTS, WORDS, Cell, FilledTable
 from .recipe import ours
 from .statistics import ALPHA
-from .studies import is_complete
 from .table import ACCURACY
 
 FLATTERS = "best epoch, chosen on the test images, which flatters"
@@ -98,8 +98,8 @@ def _measuring(cells: Sequence[Cell], runs: Sequence[Record]) -> list[str]:
         names = ", ".join(f"{cell.row} {cell.column}" for cell in wide)
         where = names if len(wide) <= 3 else f"{len(wide)} cells"
         lines.append(f"{where}: an interval wider than one point shows little.")
-    parts = {(r.result.data, r.data.train_size): None for r in runs if not is_complete(r)}
-    return lines + [f"Of {data} only a part was used: {n} training images." for data, n in parts]
+    others = {(r.result.data, unlike_published(r.data, r.result.data)): None for r in runs}
+    return lines + [f"Not {data} as published: {how}." for data, how in others if how]
 
 
 def _comparing(cells: Sequence[Cell], baseline: str) -> list[str]:
@@ -108,12 +108,13 @@ def _comparing(cells: Sequence[Cell], baseline: str) -> list[str]:
         used = "; ".join(TESTS[test] for test in TESTS if any(c.test == test for c in compared))
         tested = f", two-sided: {used}; p corrected for the rows of a column (Holm), alpha {ALPHA}"
         lines.append(f"Differences are to {baseline}, in percent points{tested if used else ''}.")
-    precisions = {cell.column: cell.precision for cell in cells if cell.row == baseline}
-    return lines + [
-        f"{cell.row}, {cell.column}: run in {cell.precision}, so not compared with {baseline}."
-        for cell in cells
-        if cell.runs and cell.precision != (precisions.get(cell.column) or cell.precision)
-    ]
+    bases = {cell.column: cell for cell in cells if cell.row == baseline and cell.runs}
+    for cell in cells:
+        base = bases.get(cell.column, cell)
+        if cell.runs and not cell.is_comparable(base):
+            how = "on other images" if cell.images != base.images else f"in {cell.precision}"
+            lines.append(f"{cell.row}, {cell.column}: run {how}, so not compared with {baseline}.")
+    return lines
 
 
 def _recipe(cells: Sequence[Cell]) -> list[str]:

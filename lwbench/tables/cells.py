@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypedDict
 
 from ..runs.records import Record, devices, revisions
 from .statistics import ALPHA, MIN_RUNS, Comparison, Sample, comparisons
-from .studies import Study
+from .studies import Study, images
 from .table import ACCURACY, COMPLEXITY, Figure, Table
 
 
@@ -101,6 +101,15 @@ class Cell:
     def precision(self) -> str | None:
         """The one precision of all runs."""
         return self.runs[0].result.precision if self.runs else None
+
+    @property
+    def images(self) -> str:
+        """A digest of the images of all runs, which are the same; "" where it is not known."""
+        return images(self.runs[0]) if self.runs else ""
+
+    def is_comparable(self, other: "Cell") -> bool:
+        """Whether the runs of both cells have one precision and are of the same images."""
+        return (self.precision, self.images) == (other.precision, other.images)
 
     def as_json(self) -> dict[str, Any]:
         """The cell for programs: every number in a field of its own, `published` as a number."""
@@ -197,7 +206,8 @@ def measured_by(
 def compared(found: Sequence[Cell], baseline: str) -> list[Cell]:
     """The cells, with every accuracy compared with that of the baseline row in its column.
 
-    The rows of a column are one family of tests. Runs of different precisions are not compared.
+    The rows of a column are one family of tests. Runs of different precisions or
+    images are not compared.
     """
     outcomes = {
         cell.column: _family(found, cell, cell.sample)
@@ -218,7 +228,7 @@ def _family(found: Iterable[Cell], base: Cell, sample: Sample) -> dict[str, Comp
         cell.row: cell.sample
         for cell in found
         if cell.column == base.column and cell.row != base.row and cell.sample
-        if cell.precision == base.precision
+        if cell.is_comparable(base)
     }
     return comparisons(samples, sample, base.kind.endswith("_error"))
 

@@ -4,19 +4,18 @@ A study is one recipe for the runs of a table's accuracy cells: the document's o
 that overrides make of it (a reduced study). `Study.accepts` is the one rule; the two never mix.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..errors import UsageError
+from ..runs.images import unlike_published
 from ..runs.records import Record, chosen
 from ..runs.runconfig import Overrides, RunConfig, is_identifying, override_key
 from .table import Figure, Table
 
 Train = Overrides  # those of `train` that make a cell's full run
-
-# number of images of the published sets, training and test together
-SIZES = {"cifar10": 60_000, "cifar100": 60_000, "caltech256": 29_780, "imagenet": 1_331_167}
 
 
 class Identities(NamedTuple):
@@ -48,13 +47,13 @@ class Study:
     def accepts(self, figure: Figure, record: Record) -> bool:
         """Whether a run may fill a cell: by its identity, and by the images it was made with.
 
-        The identity does not depend on how many images there are. A run on a part of a published
-        data set therefore fills no published cell, except in a study that is reduced anyway.
+        The identity does not depend on the images: a folder may hold a part of a published data
+        set, or another one. Such a run fills no cell of a published set's column.
         """
         identities = self.identities.get(figure.train or ())
         if identities is None or record.result.identity != identities.asked:
             return False
-        return figure.value is None or self.is_reduced(figure) or is_complete(record)
+        return is_published(record)
 
     def refused(self, tables: Iterable[Table]) -> list[Record]:
         """Runs of the cells' configurations that no cell accepts."""
@@ -154,7 +153,7 @@ def _nearest(
 def comparable(found: Iterable[Record]) -> list[Record]:
     """One run per seed, by seed, all of one precision and trained on the same images.
 
-    Of several such groups, the one with most seeds; if equal, the one on the complete data set,
+    Of several such groups, the one with most seeds; if equal, the one on the published data set,
     then the one in fp32.
     """
     groups: dict[tuple[str, str], list[Record]] = {}
@@ -165,7 +164,7 @@ def comparable(found: Iterable[Record]) -> list[Record]:
 
 
 def _rank(runs: Sequence[Record]) -> tuple[int, bool, bool]:
-    return len(runs), is_complete(runs[0]), runs[0].result.precision == "fp32"
+    return len(runs), is_published(runs[0]), runs[0].result.precision == "fp32"
 
 
 def by_identity(records: Iterable[Record]) -> dict[str, list[Record]]:
@@ -180,12 +179,11 @@ def by_identity(records: Iterable[Record]) -> dict[str, list[Record]]:
 
 
 def images(record: Record) -> str:
-    """The digest of the run's images; "" where it is not recorded."""
-    return record.data.digest or ""
+    """A digest of the run's images, with their content; "" where it is not recorded."""
+    digest, content = record.data.digest or "", record.data.content
+    return hashlib.sha256(f"{digest} {content}".encode()).hexdigest() if content else digest
 
 
-def is_complete(record: Record) -> bool:
-    """False for a run that is known to be of a part of a published data set."""
-    total = SIZES.get(record.result.data)
-    train, test = record.data.train_size, record.data.test_size
-    return total is None or train is None or test is None or train + test == total
+def is_published(record: Record) -> bool:
+    """False for a run whose images are known not to be those of the published data set."""
+    return not unlike_published(record.data, record.result.data)

@@ -91,4 +91,13 @@ class ImageFiles(Dataset):
         """Make a source that decodes the files, see `Dataset.load`."""
         from ..streamed import streamed_source
 
-        return streamed_source(self, image_size)
+        return streamed_source(
+            self.name,
+            self.splits(),
+            image_size=image_size,
+            crop=self.crop,
+            cache=self.cache,
+            skip_bad_images=self.on_bad_image == "skip",
+            published_classes=self.published_classes,
+            published_images=self.published_images,
+        )

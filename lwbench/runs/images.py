@@ -1,0 +1,97 @@
+"""Which images a run was made with: how two records differ, and what published sets consist of."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..errors import shown
+from .schema import Images
+
+MOST_NAMED = 5  # class names in a message
+
+
+@dataclass(frozen=True)
+class PublishedSet:
+    """What a data set consists of where documents report on it.
+
+    `images`: training and test images together; `train`: training images, None where the split is
+    ours; `names`: `digest_of_names` of the classes in order, None where no list is known.
+    """
+
+    images: int
+    classes: int
+    train: int | None = None
+    names: str | None = None
+
+
+# Class names: those of the archives' batches.meta and meta (fine_label_names), and the wnids of
+# ILSVRC 2012 in order, as in timm's imagenet_synsets.txt.
+PUBLISHED = {
+    "cifar10": PublishedSet(60_000, 10, 50_000, "bb3914949cecedee"),
+    "cifar100": PublishedSet(60_000, 100, 50_000, "fbe8ad23bbaf2496"),
+    "imagenet": PublishedSet(1_331_167, 1000, 1_281_167, "385e0240499426c0"),
+    "caltech256": PublishedSet(29_780, 256),
+}
+
+
+def digest_of_names(names: Iterable[str]) -> str:
+    """Hash class names in order to 16 hex digits."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+
+
+def unlike_published(images: Images, data: str) -> str:
+    """Say how the images of a run differ from the published set of that name; "" if they do not.
+
+    What is not recorded is not compared, nor is a set that no document reports on.
+    """
+    known = PUBLISHED.get(data)
+    if known is None:
+        return ""
+    names = digest_of_names(images.class_names) if images.class_names else None
+    total = None
+    if images.train_size is not None and images.test_size is not None:
+        total = images.train_size + images.test_size
+    if not _agree(images.classes, known.classes):
+        return f"{images.classes} classes instead of {known.classes}"
+    if not _agree(total, known.images):
+        return f"{total:,} images instead of {known.images:,}"
+    if not _agree(images.train_size, known.train):
+        return f"{images.train_size:,} training images instead of {known.train:,}"
+    return "" if _agree(names, known.names) else "other class names"
+
+
+def is_same(then: Images, now: Images) -> bool:
+    """Whether both are the same images; what one of them has not recorded is not compared."""
+    return _agree(then.digest, now.digest) and _agree(then.content, now.content)
+
+
+def _agree(one: object, other: object) -> bool:
+    return one is None or other is None or one == other
+
+
+def differences(then: Images, now: Images) -> str:
+    """Say in which classes, numbers or files two records of images differ."""
+    found = []
+    if then.class_names and now.class_names:
+        for names, others, when in (
+            (then.class_names, now.class_names, "then"),
+            (now.class_names, then.class_names, "now"),
+        ):
+            if only := sorted(set(names) - set(others)):
+                found.append(f"only {when}: {_classes(only)}")
+    elif not _agree(then.classes, now.classes):
+        found.append(f"{then.classes} classes then, {now.classes} now")
+    if (then.train_size, then.test_size) != (now.train_size, now.test_size):
+        found.append(
+            f"{then.train_size} images to train on and {then.test_size} to test on then, "
+            f"{now.train_size} and {now.test_size} now"
+        )
+    if not found and then.digest != now.digest:
+        found.append("as many images in the same classes, but other ones")
+    return "; ".join(found) or "files of the same names and sizes, but other contents"
+
+
+def _classes(names: list[str]) -> str:
+    listed = ", ".join(shown(name) for name in names[:MOST_NAMED])
+    more = ", ..." if len(names) > MOST_NAMED else ""
+    return f"{'class' if len(names) == 1 else f'{len(names)} classes:'} {listed}{more}"
