@@ -1,15 +1,22 @@
 """Keys that hold paths and names: their values are text, whatever characters are in it."""
 
+import csv
+import html
+import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lwbench.cli import main
 from lwbench.config import TEXT_KEYS, expanded, train_config, train_configs
 from lwbench.errors import UsageError
+from lwbench.sweeps.plan import PlannedRun
 
 NAMES = [
     "Köln (2)", "a,b", "a=b", "x & y", "#1", "it's", "50 %", "$HOME", "${data.root}", "[new] owls",
@@ -66,8 +73,6 @@ def test_every_text_key_is_known_to_some_command():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_printed_command_pasted_into_a_shell_means_the_same(name):
-    from lwbench.sweeps.plan import PlannedRun
-
     overrides = ("data=folder", f"data.root=/x/{name}", f"out=o/{name}")
     line = PlannedRun(overrides, train_config(overrides)).command
     echo = subprocess.run(
@@ -75,8 +80,6 @@ def test_a_printed_command_pasted_into_a_shell_means_the_same(name):
          "'import json, sys; print(json.dumps(sys.argv[1:]))'", 1)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    import json
-
     assert tuple(json.loads(echo.stdout)) == overrides == tuple(shlex.split(line)[2:])
 
 
@@ -142,3 +145,89 @@ def test_text_of_users_is_never_markup_on_the_screen(capsys):
     console().print("[bold]plain[/bold]")
     out = capsys.readouterr().out
     assert "[new] owls :smile:" in out and "[bold]plain[/bold]" in out
+
+
+# names that no example thought of
+
+TEXT = st.text(
+    st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="/\0"),
+    min_size=1,
+    max_size=20,
+).filter(lambda text: not text.startswith(("~", ".")) and text.strip() and text != "null")
+
+
+def _meant(text):
+    is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return text[1:-1] if is_quoted else text
+
+
+@pytest.mark.parametrize("examples", [12, pytest.param(400, marks=pytest.mark.slow)])
+def test_any_name_survives_the_configuration_and_a_pasted_command(examples):
+    @settings(max_examples=examples, deadline=None, derandomize=True, database=None)
+    @given(TEXT, TEXT)
+    def check(root, out):
+        overrides = ("data=folder", f"data.root=/x/{root}", f"out={out}")
+        config = train_config(overrides)
+        assert config.data_root == os.path.realpath(f"/x/{root}")
+        assert (config.data_name, config.out) == (os.path.basename(f"/x/{root}"), _meant(out))
+        line = PlannedRun(overrides, config).command
+        assert tuple(shlex.split(line)[2:]) == overrides
+        assert train_config(shlex.split(line)[2:]).values == config.values
+        # a list of one in a sweep, quoted, is the same text
+        (job,) = expanded(["data=folder", f"data.root='/x/{root}'"])
+        if "'" not in root:
+            assert train_config(job).data_root == config.data_root
+
+    check()
+
+
+STRANGE = "[new] owls & 50 % of #1, $x$ _y_ <b>|c| \\d ~e^f {g} \"h\" 'i' é*"
+
+
+@pytest.fixture(scope="module")
+def strange_run(tmp_path_factory):
+    """A folder with the run of a data set of a strange name."""
+    from test_interruption import image_tree
+
+    folder = tmp_path_factory.mktemp("strange")
+    image_tree(folder / STRANGE)
+    words = ["train", "model=mb0", "data=folder", f"data.root={folder / STRANGE}", "epochs=1",
+             "image_size=32", "batch_size=12", "device=cpu", f"out={folder / 'out'}"]  # fmt: skip
+    assert main(words) == 0
+    return folder / "out"
+
+
+def _unlatex(text):
+    words = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^",
+             r"\textless{}": "<", r"\textgreater{}": ">", "{[}": "[", "{]}": "]", "{*}": "*",
+             r"\textbar{}": "|", r"\textquotedbl{}": '"'}  # fmt: skip
+    for word, sign in words.items():
+        text = text.replace(word, f"\0{ord(sign)}\0")
+    text = re.sub(r"\\([&%$#_{}])", r"\1", text)
+    return re.sub("\0(\\d+)\0", lambda found: chr(int(found[1])), text)
+
+
+@pytest.mark.parametrize(
+    "format, plain",
+    [
+        ("markdown", lambda text: re.sub(r"\\(.)", r"\1", html.unescape(text))),
+        ("latex", _unlatex),
+        ("html", html.unescape),
+        (
+            "csv",
+            lambda text: " ".join(cell for row in csv.reader(text.splitlines()) for cell in row),
+        ),
+        ("json", lambda text: " ".join(str(cell["table"]) for cell in json.loads(text))),
+        ("terminal", lambda text: text),
+    ],
+)
+def test_a_strange_name_is_shown_as_it_is_in_every_format(format, plain, strange_run, capsys):
+    assert main(["table", f"runs={strange_run}", f"format={format}"]) == 0
+    shown = " ".join(plain(capsys.readouterr().out).split())
+    assert STRANGE in shown
+
+
+def test_a_run_of_a_strange_name_is_evaluated_by_the_printed_path(strange_run, capsys):
+    (path,) = strange_run.glob("*/*/*/")
+    assert main(["eval", f"run={path}"]) == 0
+    assert "as recorded" in capsys.readouterr().out
