@@ -218,6 +218,36 @@ def test_one_of_several_networks_that_fails_leaves_the_others(capsys):
     assert "torchvision vit_b_32: the network does not run on a 3 x 64 x 64 image" in error
 
 
+TABLE = """
+source: baselines
+count: {rule: plain, num_classes: 1000, image_size: 64}
+columns: {params: {kind: params}, macs: {kind: macs}}
+rows:
+  - {label: regnet, run: model=torchvision model.arch=regnet_y_400mf}
+  - {label: vit, run: model=torchvision model.arch=vit_b_32}
+  - {label: typo, run: model=torchvision model.arch=resnet5}
+  - {label: squeezenet, run: model=torchvision model.arch=squeezenet1_1}
+"""
+
+
+def test_a_network_that_cannot_be_counted_costs_a_table_its_own_cells(
+    tmp_path, monkeypatch, capsys, caplog
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "mine.yaml").write_text(TABLE)
+    assert main(["table", "table=mine.yaml", "format=json"]) == 0
+    cells = {(c["row"], c["column"]): c["measured"] for c in json.loads(capsys.readouterr().out)}
+    assert cells["regnet", "params"] == 4_344_144
+    assert cells["squeezenet", "macs"] > 0
+    assert cells["vit", "macs"] is cells["typo", "params"] is None
+    assert (
+        "no count of model=torchvision model.arch=vit_b_32: the network does not run on"
+        in caplog.text
+    )
+    assert "torchvision has no such network; nearest:" in caplog.text
+
+
 # weights
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..config import command_values
+from ..errors import UsageError
+from ..logs import log
 from ..runs.cache import cached, digest
 from ..tables.cells import CountRequest, Counts
 
@@ -43,12 +45,21 @@ def _key(request: CountRequest) -> str:
 
 
 def counted(requests: Sequence[CountRequest]) -> dict[CountRequest, Counts]:
-    """Parameters, and MACs under each rule, of each requested network."""
+    """Parameters, and MACs under each rule, of the requested networks.
+
+    A network that cannot be counted is left out with a warning, so that it costs a table one cell.
+    """
     jobs = [
         [*r.model, f"num_classes={r.num_classes}", f"image_size={r.image_size}"] for r in requests
     ]
     found = command_values("profile", jobs)
-    return {request: _counts(values) for request, (values, _) in zip(requests, found, strict=True)}
+    counts = {}
+    for request, (values, _) in zip(requests, found, strict=True):
+        try:
+            counts[request] = _counts(values)
+        except UsageError as error:
+            log.warning("no count of %s: %s", " ".join(request.model), error)
+    return counts
 
 
 def _counts(values: dict[str, Any]) -> Counts:
