@@ -61,8 +61,7 @@ def thop_not_covered(walk: Walk) -> dict[str, int]:
     _thop()
     # `thop.profile` is the function; the module of that name is hidden behind it
     known = sys.modules["thop.profile"].register_hooks
-    tool = Tool(dict.fromkeys(known, lambda module, call: 0), knows_deformable=False)
-    return tool.not_covered(walk)
+    return Tool(dict.fromkeys(known, lambda module, call: 0)).not_covered(walk)
 
 
 def _thop() -> Any:

@@ -34,13 +34,17 @@ def source(filled: FilledTable) -> str:
 
 
 def legend(words: Iterable[str], signs: bool = False) -> list[str]:
-    """The meaning of each verdict that occurs.
+    """The meaning of the verdicts that occur, as one remark.
 
     `signs`: with the signs that stand for them, and for the outcomes of comparisons.
     """
     known = WORDS if signs else VERDICTS
-    found = [(word, known[word]) for word in words if word in known]
-    return [f"{shown.sign} " * signs + f"{word}: {shown.meaning}" for word, shown in found]
+    texts = [
+        f"{known[word].sign} " * signs + f"{word}: {known[word].meaning}"
+        for word in words
+        if word in known
+    ]
+    return ["; ".join(texts) + "."] if texts else []
 
 
 def remarks(filled: FilledTable) -> list[str]:
