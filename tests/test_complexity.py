@@ -16,9 +16,10 @@ from torchvision.ops import DeformConv2d as TorchvisionDeformConv2d
 from lwbench.errors import UsageError
 from lwbench.layers.deform import DeformConv2d
 from lwbench.measure import counters
-from lwbench.measure.complexity import count
-from lwbench.measure.counters import compared, flop_counter_macs, thop_macs
+from lwbench.measure.complexity import complexity, count
+from lwbench.measure.counters import compared, flop_counter_macs, thop_macs, thop_not_covered
 from lwbench.measure.rules import RULES
+from lwbench.measure.walk import walked
 from lwbench.registry import MODELS
 
 # fmt: off
@@ -224,6 +225,13 @@ def test_torchvisions_deformable_operator_is_counted_under_plain(masked):
     assert cost.deform_sampling == 64 * 9 * 3 * (5 if masked else 4)
     assert flop_counter_macs(Net(), 8) == cost.macs["plain"]
     assert not cost.unknown
+
+
+def test_our_deformable_layer_is_named_where_only_the_installed_thop_misses_it():
+    pytest.importorskip("thop")
+    walk = walked(mobilenet_ldc(stem="ldc"), (3, 64, 64))
+    assert thop_not_covered(walk)["DeformConv2d"] == 1
+    assert not any("DeformConv2d" in classes for classes in complexity(walk).not_covered.values())
 
 
 def test_an_operator_that_no_rule_knows_is_reported():

@@ -1,6 +1,7 @@
 """The report: where runs belong, what the page says, that nothing in it is executed, its speed."""
 
 import json
+import os
 import re
 import shutil
 import time
@@ -76,7 +77,7 @@ class Rows(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.tables, self.heading, self.depth = {}, "", 0
+        self.tables, self.heading, self.depth, self.text = {}, "", 0, ""
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
@@ -96,6 +97,7 @@ class Rows(HTMLParser):
             self.depth = 0
 
     def handle_data(self, data):
+        self.text += f" {data} "
         if self.depth:
             self.tables[self.heading][-1][-1] += data
 
@@ -215,13 +217,31 @@ def test_a_run_opens_to_its_command_configuration_environment_and_metrics(text):
         assert piece in text
 
 
+def test_a_resumed_run_names_the_code_machine_and_command_of_every_start(tmp_path, few_pictures):
+    starts = [
+        {"git_revision": "a" * 40, "device": "CPU one", "versions": {"torch": "2.0"}, "steps": 5,
+         "started": "2026-01-01T00:00:00Z", "command": "lwbench train one", "system": "Linux 1"},
+        {"git_revision": "b" * 40, "device": "GPU two", "versions": {"torch": "2.1"}, "steps": 5,
+         "started": "2026-01-02T00:00:00Z", "command": "__main__.py train two", "git_dirty": True},
+    ]  # fmt: skip
+    make(tmp_path, "model=mb0", "data=cifar10", "experiment=ldc", *REDUCED, env={"starts": starts})
+    page = " ".join(Rows(write(tmp_path)).text.split())
+    assert "revision aaaaaaaaaa, bbbbbbbbbb+" in page and "device CPU one, GPU two" in page
+    assert "torch 2.0 then 2.1" in page and "system Linux 1" in page
+    assert "started 2026-01-01T00:00:00Z, 2026-01-02T00:00:00Z" in page
+    assert "command lwbench train one python -m lwbench train two" in page
+    assert "Run in fp32 on CPU one, GPU two, with lwbench at aaaaaaaaaa, bbbbbbbbbb+." in page
+
+
 def test_best_is_shown_on_demand_and_said_to_flatter(out, tmp_path):
     page = write(out, select="best", out_dir=tmp_path)
     assert Rows(page).of(STUDY)["mb0"][5].startswith("61.10")
     assert "flatters" in page
 
 
-def test_the_same_runs_make_the_same_page(out, text, tmp_path):
+def test_the_same_runs_make_the_same_page_whatever_the_times_of_their_files(out, text, tmp_path):
+    for age, path in enumerate(sorted(out.rglob("*.json"))):
+        os.utime(path, (10**9 - age, 10**9 - age))
     assert write(out, out_dir=tmp_path) == text
 
 

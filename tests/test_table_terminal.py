@@ -111,6 +111,13 @@ def test_columns_that_do_not_fit_follow_below_with_the_labels_repeated():
     assert len(found) > 1 and "54.1 =" in found[0] and "89.82 | 89.82 ± 0.31 (3) ✓" in found[-2]
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_difference_stays_beside_its_column(width):
+    found = lines(ran(exact(TABLES["ldc/4"])), width)
+    headers = [line for line in found if line.startswith("row ")]
+    assert len(headers) > 1 and not any(line.split()[:2] == ["row", "vs"] for line in headers)
+
+
 def test_every_verdict_and_outcome_has_a_sign_of_its_own():
     assert set(WORDS) == {*VERDICTS, *OUTCOMES}
     signs = [one.sign for word, one in WORDS.items() if word != "measured"]
@@ -119,8 +126,8 @@ def test_every_verdict_and_outcome_has_a_sign_of_its_own():
 
 def test_the_legend_explains_the_signs_that_occur_and_no_others():
     text = " ".join(" ".join(lines(exact(TABLES["hsnet/3"]), 100)).split())
-    assert "published | measured here; = exact: our count, rounded, has the printed digits;" in text
-    assert "· open: not run yet." in text
+    assert "published | measured here = exact: our count, rounded, has the printed digits" in text
+    assert "· open: not run yet" in text
     assert not {WORDS[word].sign for word in ("close", "reproduced", "better")} & set(text)
 
 

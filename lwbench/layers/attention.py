@@ -47,6 +47,7 @@ class EfficientChannelAttention(nn.Module):
         super().__init__()
         # `| 1` sets the lowest bit: an even size becomes the next odd one
         size = kernel or int(log2(channels) / 2 + 0.5) | 1
+        # padding keeps one weight per channel, whatever the kernel's size
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.conv = nn.Conv1d(1, 1, size, padding=size // 2, bias=False)
         self.gate = nn.Sigmoid()
@@ -54,4 +55,5 @@ class EfficientChannelAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # (N, C, 1, 1) -> (N, 1, C): the channels are the axis that the convolution runs along
         scale = self.conv(self.pool(x).flatten(1).unsqueeze(1))
+        # back to (N, C, 1, 1), which broadcasts over the map
         return x * self.gate(scale).view(x.shape[0], x.shape[1], 1, 1)

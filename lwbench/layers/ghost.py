@@ -41,6 +41,7 @@ class GhostModule(nn.Module):
         self.primary = conv_norm(
             in_channels, intrinsic, kernel, stride=stride, activation=activation
         )
+        # depthwise with a multiplier of ratio - 1: each intrinsic map yields its own ghost maps
         self.cheap = conv_norm(
             intrinsic, intrinsic * (ratio - 1), dw_kernel, groups=intrinsic, activation=activation
         )

@@ -61,7 +61,8 @@ def thop_not_covered(walk: Walk) -> dict[str, int]:
     _thop()
     # `thop.profile` is the function; the module of that name is hidden behind it
     known = sys.modules["thop.profile"].register_hooks
-    return Tool(dict.fromkeys(known, lambda module, call: 0)).not_covered(walk)
+    tool = Tool(dict.fromkeys(known, lambda module, call: 0), knows_deformable=False)
+    return tool.not_covered(walk)
 
 
 def _thop() -> Any:

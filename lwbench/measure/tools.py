@@ -34,6 +34,7 @@ class Tool:
     last_call: bool = False  # a module that is called several times counts its last call only
     hooks_every_place: bool = False  # a module that is shared by parents is hooked once for each
     plain_calls: bool = False  # fails on calls with several arguments or results
+    knows_deformable: bool = True  # our deformable layer counts as a convolution
 
     def formula(self, module: nn.Module) -> Formula | None:
         """Return the formula that the tool applies to a module, or None if it has none."""
@@ -58,7 +59,9 @@ class Tool:
         return counts
 
     def _count(self, call: Call) -> int | None:
-        module = _stand_in(call.module)
+        module = call.module
+        if isinstance(module, DeformConv2d) and self.knows_deformable:
+            module = module.conv
         formula = self.formula(module)
         if formula is None or (self.plain_calls and not call.is_plain):
             return None
@@ -77,10 +80,6 @@ class Tool:
             if self._count(call) is None and (work if is_leaf else work & {"product", "norm"}):
                 missing[type(call.module).__name__] += 1
         return dict(missing.most_common())
-
-
-def _stand_in(module: nn.Module) -> nn.Module:
-    return module.conv if isinstance(module, DeformConv2d) else module
 
 
 def _torch_class(module: nn.Module) -> type[nn.Module]:

@@ -122,6 +122,7 @@ class Walk(TorchDispatchMode):
         """Count our layer as the convolution that it replaces; its branches are modules."""
         macs = y.numel() * layer.conv.weight[0].numel()
         self.steps.append(Step(name, True, macs, y.numel()))
+        self.work[name].add("product")
         points = y.numel() // y.shape[1] * layer.points
         self.sampling += sampling_operations(points, layer.conv.in_channels, masked=True)
 

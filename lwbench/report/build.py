@@ -13,31 +13,22 @@ from typing import NamedTuple
 from .. import __version__
 from ..errors import LwbenchError
 from ..runs.files import write_atomically
-from ..runs.records import Record, revisions
+from ..runs.records import Record
 from ..runs.runconfig import RunConfig
 from ..tables import cells
 from ..tables.cells import VERDICTS, Cell, CountRequest, Counts, FilledTable
 from ..tables.layout import Entry, Header, Layout, of_summary, of_table
 from ..tables.statistics import Sample
 from ..tables.studies import Study, Train, all_studies
-from ..tables.table import ACCURACY, COMPLEXITY, Table
-from .page import Details, Page, Part, Section, html
-from .runview import Picture, RunView, outline, view
+from ..tables.table import ACCURACY, COMPLEXITY, KINDS, Table
+from .page import Details, Page, Section, html
+from .runview import Picture, RunView, view
 
 DETAILED = 1000  # number of newest runs that open; older ones are a line each, for a small page
 # most pictures of studies and of runs; each takes a third of a second to draw
 STUDY_PICTURES, RUN_PICTURES = 12, 12
 
-STUDIES = (
-    "Runs of a table's networks and data sets by another recipe than the table's, a cheaper one "
-    "most often. They show how networks compare under that recipe; they neither confirm nor refute "
-    "what is published."
-)
-TABLES = (
-    "Beside each published number stands what was counted or measured here, by full runs alone. "
-    "Open a row for its runs and for the commands that measure it."
-)
-OTHERS = "Finished runs whose data set or network is in no published table."
+OTHERS = set(KINDS) - {*COMPLEXITY, *ACCURACY}
 OUTSIDE = "in no cell: another precision, other images, or an older run"
 
 
@@ -86,15 +77,19 @@ def write(sources: Sources, out_dir: Path, progress: Callable[[str], None] = pri
     unrun = Study(select=sources.select)
     published = [_shown(sources, t, full.get(t.name, unrun), views) for t in sources.tables]
     reduced = [_shown(sources, *study, views) for study in studies if study[1].overrides]
-    parts = [
-        Part("studies", "Reduced studies", STUDIES, [one.section for one in reduced]),
-        Part("tables", "Published tables", TABLES, [one.section for one in published]),
-        Part("others", "Other runs", OTHERS, [_others(others, views)] if others else []),
-    ]
     progress(f"published tables: {len(published)}, reduced studies: {len(reduced)}; drawing")
     pictures = _illustrate(views, [one for one in (*reduced, *published) if one.records])
     tables = [one.filled for one in published]
-    page = Page(_made(sources), _totals(tables), Section(of_summary(tables)), parts)
+    page = Page(
+        version=__version__,
+        records=sources.records,
+        select=sources.select,
+        totals=_totals(tables),
+        summary=Section(of_summary(tables)),
+        studies=[one.section for one in reduced],
+        tables=[one.section for one in published],
+        others=_others(others, views) if others else None,
+    )
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         write_atomically(path, html(page))
@@ -175,8 +170,7 @@ class Views:
     def __call__(self, record: Record) -> RunView:
         path = record.run.path
         if path not in self.made:
-            make = view if path in self.detailed else outline
-            self.made[path] = make(record, self.select)
+            self.made[path] = view(record, self.select, path in self.detailed)
         return self.made[path]
 
     def pictures(self) -> Iterator[tuple[RunView, Picture]]:
@@ -203,33 +197,12 @@ def _illustrate(views: Views, tables: Sequence[Shown]) -> list[Picture]:
     return [picture for owner in owners for picture in owner.pictures]
 
 
-def _made(sources: Sources) -> str:
-    found = sources.records
-    if not found:
-        return f"lwbench {__version__}: no finished runs yet."
-    times = (start.started or "" for record in found for start in record.starts)
-    started = max(times, default="") or "unknown"
-    made = revisions(found)
-    more = f" and {len(made) - 5} others" if len(made) > 5 else ""
-    flatters = " (chosen on the test images, which flatters)" if sources.select == "best" else ""
-    return (
-        f"lwbench {__version__}. Finished runs: {len(found):,}, of which archived: "
-        f"{sum(record.kept for record in found):,}. The newest started {started}. Made with "
-        f"revision {', '.join(made[:5])}{more}. Accuracies are of the {sources.select} epoch"
-        f"{flatters}."
-    )
-
-
-def _totals(tables: Sequence[FilledTable]) -> list[str]:
-    """How many cells of each kind have which verdict, in sentences."""
+def _totals(tables: Sequence[FilledTable]) -> dict[str, dict[str, int]]:
+    """How many cells of each kind have which verdict."""
+    kinds = {"counts (parameters and MACs)": COMPLEXITY, "accuracies": ACCURACY, "others": OTHERS}
     found = [cell for filled in tables for cell in filled.cells]
-    lines = [f"{len(found)} published cells in {len(tables)} tables."]
-    others = {cell.kind for cell in found} - {*COMPLEXITY, *ACCURACY}
-    kinds = {
-        "counts (parameters and MACs)": COMPLEXITY, "accuracies": ACCURACY, "others": others,
-    }  # fmt: skip
+    totals = {}
     for name, some in kinds.items():
         words = [cell.verdict for cell in found if cell.kind in some]
-        counts = [f"{words.count(word)} {word}" for word in VERDICTS if word in words]
-        lines += [f"{len(words)} {name}: {', '.join(counts)}."] if words else []
-    return lines
+        totals[name] = {word: words.count(word) for word in VERDICTS if word in words}
+    return totals

@@ -6,12 +6,13 @@ forbids loading anything: style and script are allowed by their hashes, pictures
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..runs.records import Record, devices, revisions
 from ..tables.cells import VERDICTS, WORDS
 from ..tables.layout import Layout
 from .runview import Picture, RunView
@@ -42,23 +43,23 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A chapter of the page."""
-
-    id: str
-    title: str
-    text: str
-    sections: Sequence[Section]
-
-
-@dataclass(frozen=True)
 class Page:
     """All that the page shows."""
 
-    made: str
-    totals: Sequence[str]
+    version: str
+    records: Sequence[Record]
+    select: str
+    totals: Mapping[str, Mapping[str, int]]  # cells of published tables by kind and verdict
     summary: Section
-    parts: Sequence[Part]
+    studies: Sequence[Section]
+    tables: Sequence[Section]
+    others: Section | None
+
+    @property
+    def started(self) -> str:
+        """When the newest run was started."""
+        times = (start.started or "" for record in self.records for start in record.starts)
+        return max(times, default="")
 
 
 def html(page: Page) -> str:
@@ -69,20 +70,17 @@ def html(page: Page) -> str:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["id"] = section_id
-    files = {
-        name: Markup(loader.get_source(environment, f"report.{ending}")[0])
-        for name, ending in (("style", "css"), ("script", "js"))
-    }
-    hashes = {f"{name}_hash": _hash(text) for name, text in files.items()}
-    words = {"words": WORDS, "verdicts": VERDICTS}
-    return environment.get_template("report.html").render(vars(page), **files, **hashes, **words)
+    environment.globals |= {"words": WORDS, "verdicts": VERDICTS}
+    environment.globals |= {"devices": devices, "revisions": revisions}
+    for name, ending in (("style", "css"), ("script", "js")):
+        text = Markup(loader.get_source(environment, f"report.{ending}")[0])
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        environment.globals |= {name: text, f"{name}_hash": f"sha256-{digest}"}
+    return environment.get_template("report.html").render(
+        vars(page), started=page.started, made=revisions(page.records)
+    )
 
 
 def section_id(name: str) -> str:
     """The id of a table's section: ASCII letters and digits, any other character by its code."""
     return "".join(c if c.isascii() and c.isalnum() else f"-{ord(c):x}" for c in name)
-
-
-def _hash(text: str) -> str:
-    """A source expression of the content security policy."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

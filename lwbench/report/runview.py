@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ..runs.records import Record, devices, revisions
-from ..runs.schema import Environment, Images, Start
+from ..runs.records import Record
+from ..runs.schema import Environment, Figures
 
 POINTS = 40  # most points of a curve, so that a page of a thousand runs stays small
 ROWS = 20  # most rows of metrics that are listed
 LONGEST = 6000  # characters of a file that are shown
+FILES = {"metrics.csv": "", "config.yaml": "configuration", "env.json": "environment"}  # titles
 LARGEST = 1e30  # a greater loss is not drawn: differences of such values overflow
 
 
@@ -39,84 +40,72 @@ class Picture(NamedTuple):
 
 @dataclass
 class RunView:
-    """One run, opened."""
+    """One run as far as the page shows it: all of it, or a line where it is not `is_open`."""
 
-    title: str
-    facts: list[tuple[str, str]]
-    command: str = ""
+    record: Record
+    select: str
+    is_open: bool
     panels: list[Panel] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)  # content by name
     problems: list[str] = field(default_factory=list)  # what is missing or damaged
 
+    @property
+    def figures(self) -> Figures:
+        """What the chosen epoch reached."""
+        figures: Figures = getattr(self.record.result, self.select)
+        return figures
 
-def view(record: Record, select: str = "final") -> RunView:
+    @property
+    def commands(self) -> list[str]:
+        """The commands of the starts; `python -m lwbench` was recorded by its file's name."""
+        found = self._all("command") or ["not recorded"]
+        return [re.sub(r"^__main__\.py ", "python -m lwbench ", command) for command in found]
+
+    @property
+    def systems(self) -> list[str]:
+        """The operating systems of the starts."""
+        return self._all("system")
+
+    @property
+    def versions(self) -> list[str]:
+        """Python and the libraries, each with its versions in the order of the starts."""
+        found: dict[str, dict[str, None]] = {}
+        for start in self.record.starts:
+            for name, text in {"Python": start.python, **start.versions}.items():
+                if text:
+                    found.setdefault(name, {})[text] = None
+        return [f"{name} {' then '.join(texts)}" for name, texts in found.items()]
+
+    def _all(self, key: str) -> list[str]:
+        """The different values that the starts recorded."""
+        values = (getattr(start, key) for start in self.record.starts)
+        return list(dict.fromkeys(value for value in values if value))
+
+
+def view(record: Record, select: str, is_open: bool) -> RunView:
     """The run with its curves, without pictures. Damaged files become `problems`."""
-    shown = RunView(_title(record, select), _facts(record))
-    command = (record.starts and record.starts[-1].command) or "not recorded"
-    # `python -m lwbench` was recorded by the name of its file
-    shown.command = re.sub(r"^__main__\.py ", "python -m lwbench ", command)
+    shown = RunView(record, select, is_open)
+    if not is_open:
+        return shown
     if metrics := record.metrics:
         panels = (_panel("loss", "loss", metrics), _panel("top-1 (%)", "top1", metrics))
         shown.panels = [panel for panel in panels if panel is not None]
         shown.files[f"metrics ({len(metrics)} epochs)"] = _listing(metrics)
-    has_environment = record.environment != Environment()
-    files = {"metrics.csv": bool(metrics), "config.yaml": True, "env.json": has_environment}
-    for name, is_known in files.items():
+    is_known = {"env.json": record.environment != Environment(), "metrics.csv": bool(metrics)}
+    for name, title in FILES.items():
         try:
             text = (record.run.path / name).read_text(encoding="utf-8")
+            if not is_known.get(name, True):
+                raise ValueError("it holds nothing that is known")
         except FileNotFoundError:
             shown.problems.append(f"{name} is missing")
         except (OSError, ValueError) as error:
             shown.problems.append(f"{name} cannot be read: {' '.join(str(error).split())[:200]}")
         else:
-            if not is_known:
-                shown.problems.append(f"{name} cannot be read: it holds nothing that is known")
-            if len(text) > LONGEST:
-                text = f"{text[:LONGEST]}\n... cut: {len(text):,} characters"
-            if name != "metrics.csv":
-                shown.files[{"config.yaml": "configuration", "env.json": "environment"}[name]] = (
-                    text
-                )
+            cut = f"\n... cut: {len(text):,} characters" if len(text) > LONGEST else ""
+            shown.files |= {title: text[:LONGEST] + cut} if title else {}
     return shown
-
-
-def outline(record: Record, select: str = "final") -> RunView:
-    """The run in a line, and where it lies: for pages of very many runs."""
-    return RunView(_title(record, select), [("directory", str(record.run.path))])
-
-
-def _title(record: Record, select: str) -> str:
-    result = record.result
-    figures = getattr(result, select)
-    where = "archived" if record.kept else "local"
-    return (
-        f"seed {result.seed}: top-1 {figures.test_top1:.2f} % at epoch {figures.epoch} ({select}), "
-        f"{result.precision}, {where}, {record.run.path.name}"
-    )
-
-
-def _facts(record: Record) -> list[tuple[str, str]]:
-    result, best, data = record.result, record.result.best, record.data
-    last = record.starts[-1] if record.starts else Start()
-    versions = [f"{name} {text}" for name, text in last.versions.items() if text]
-    sizes = f"{data.train_size} to train on, {data.test_size} to test on"
-    facts = {
-        "directory": record.run.path,
-        "top-5": f"{result.final.test_top5:.2f} % (final)",
-        "best epoch": f"{best.epoch}: top-1 {best.test_top1:.2f} % (chosen on the test images)",
-        "epochs": result.epochs,
-        "time": f"{result.seconds:,.0f} s, {result.images_per_s:,.0f} images/s",
-        "device": ", ".join(devices([record])),
-        "threads": record.environment.threads,
-        "system": last.system,
-        "started": ", ".join(start.started or "unknown" for start in record.starts),
-        "finished": result.finished,
-        "revision": ", ".join(revisions([record])),
-        "versions": ", ".join([f"Python {last.python}"] * bool(last.python) + versions),
-        "images": "" if data == Images() else f"{sizes}, digest {(data.digest or '')[:12]}",
-    }
-    return [(name, str(value)) for name, value in facts.items() if value not in (None, "")]
 
 
 def _panel(title: str, key: str, metrics: Sequence[dict[str, float]]) -> Panel | None:

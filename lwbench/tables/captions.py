@@ -34,17 +34,13 @@ def source(filled: FilledTable) -> str:
 
 
 def legend(words: Iterable[str], signs: bool = False) -> list[str]:
-    """The meaning of the verdicts that occur, as one remark.
+    """The meaning of each verdict that occurs.
 
     `signs`: with the signs that stand for them, and for the outcomes of comparisons.
     """
     known = WORDS if signs else VERDICTS
-    texts = [
-        f"{known[word].sign} " * signs + f"{word}: {known[word].meaning}"
-        for word in words
-        if word in known
-    ]
-    return ["; ".join(texts) + "."] if texts else []
+    found = [(word, known[word]) for word in words if word in known]
+    return [f"{shown.sign} " * signs + f"{word}: {shown.meaning}" for word, shown in found]
 
 
 def remarks(filled: FilledTable) -> list[str]:

@@ -60,8 +60,9 @@ class Layout:
 
     @property
     def notes(self) -> list[str]:
-        """The legend and the remarks."""
-        return [*captions.legend(self.words), *self.remarks]
+        """The legend in one sentence, and the remarks."""
+        legend = "; ".join(captions.legend(self.words))
+        return [*([f"{legend}."] if legend else []), *self.remarks]
 
     @property
     def texts(self) -> list[list[str]]:

@@ -49,6 +49,7 @@ class Printed(NamedTuple):
     header: str
     texts: Sequence[Text]
     justify: Literal["left", "right"] = "left"
+    is_difference: bool = False
 
     @property
     def width(self) -> int:
@@ -76,10 +77,9 @@ def terminal(layout: Layout, width: int, colours: bool) -> str:
             grid.add_row(*row)
         screen.print("", grid, sep="\n")
     screen.print()
-    legend = captions.legend(layout.words, signs=not is_long)
     if any(header.part == "published" and header.group for header in layout.headers):
-        legend = [f"published | measured here; {legend[0]}"]
-    for remark in (*legend, *layout.remarks):
+        screen.print("published | measured here")
+    for remark in (*captions.legend(layout.words, signs=not is_long), *layout.remarks):
         screen.print(Text(remark))
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
@@ -95,11 +95,15 @@ def _blocks(layout: Layout, width: int, is_long: bool) -> Iterator[list[Printed]
     narrow = min(max(width // 3, 12), max(width - max(c.width for c in rest) - 2, 8))
     texts = [Text(_broken(text.plain, narrow, r"(?<=[-_ ])")) for text in label.texts]
     block = [label := Printed(label.header, texts)]
-    for column in rest:
-        if len(block) > 1 and _total([*block, column]) > width:
+    while rest:
+        # a difference stays beside the column that it belongs to, if that is possible at all
+        is_pair = len(rest) > 1 and rest[1].is_difference
+        end = 2 if is_pair and _total([label, *rest[:2]]) <= width else 1
+        if len(block) > 1 and _total([*block, *rest[:end]]) > width:
             yield block
             block = [label]
-        block.append(column)
+        block += rest[:end]
+        rest = rest[end:]
     yield block
 
 
@@ -117,7 +121,7 @@ def _columns(layout: Layout, form: Form) -> Iterator[Printed]:
             yield _joined(header.group, published, entries, form)
         elif header.group and header.part == "difference":
             texts = [_difference(entry, form) for entry in entries]
-            yield Printed(_header(header.text, texts, form), texts)
+            yield Printed(_header(header.text, texts, form), texts, is_difference=True)
         elif not header.group:
             texts = [Text(str(entry), _style(entry)) for entry in entries]
             is_sign = header.text in WORDS and not form.aside  # a verdict, in the summary
