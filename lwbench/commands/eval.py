@@ -11,8 +11,9 @@ from ..errors import LwbenchError, UsageError
 from ..logs import console
 from ..registry import DATASETS, MODELS, Spec, validated
 from ..runs.directory import Run
+from ..runs.images import differences, is_same, require_same_classes
 from ..runs.runconfig import Group, ImageSize, Precision, RunConfig
-from ..runs.schema import Environment, Figures, Result
+from ..runs.schema import Figures, Result
 from ._building import built_data, resolved_device
 from ._keys import Key, help_of_groups
 
@@ -93,7 +94,15 @@ def evaluate_run(run: Run, changes: dict[str, Any]) -> int:
         device=device,
         workers=config.num_workers,
     )
-    incomparable = _incomparable(recorded, environment, data, config, device)
+    images = data.source.images(config.data_root)
+    require_same_classes(environment.data, images, str(run.path))
+    other_images = not is_same(environment.data, images)
+    if other_images and not any(key.startswith("data") for key in changes):
+        raise UsageError(
+            f"{run.path} was made with other images: {differences(environment.data, images)}\n"
+            "data.root=<folder> evaluates it on the images of that folder"
+        )
+    incomparable = _incomparable(recorded, other_images, config, device)
     problems = []
     for which, file in (("final", "last.pt"), ("best", "best.pt")):
         path = run.checkpoints / file
@@ -116,8 +125,7 @@ def evaluate_run(run: Run, changes: dict[str, Any]) -> int:
 
 def _incomparable(
     recorded: Result | None,
-    environment: Environment,
-    data: "Data",
+    other_images: bool,
     config: RunConfig,
     device: "torch.device",
 ) -> str:
@@ -126,7 +134,7 @@ def _incomparable(
 
     if recorded is None:
         return "nothing is recorded yet"
-    if environment.data.digest not in (None, data.digest):
+    if other_images:
         return "not compared: these are other images than the run's"
     precision = resolved_precision(config.precision, device)
     if precision != recorded.precision:
@@ -180,6 +188,9 @@ def evaluate_checkpoint(values: dict[str, Any]) -> int:
         device=device,
         workers=options.workers,
     )
+    # weights in a run directory were trained on the classes that are recorded there
+    trained = Run(options.path.absolute().parent.parent).environment().data
+    require_same_classes(trained, data.source.images(None), str(options.path))
     spec = MODELS.spec(model.spec)
     found = _evaluated(options.path, spec, data, options.precision, device)
     _print(options.path.name, found)

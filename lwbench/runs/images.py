@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..errors import shown
+from ..errors import UsageError, shown
 from .schema import Images
 
 MOST_NAMED = 5  # class names in a message
@@ -67,6 +67,21 @@ def is_same(then: Images, now: Images) -> bool:
 
 def _agree(one: object, other: object) -> bool:
     return one is None or other is None or one == other
+
+
+def require_same_classes(trained: Images, now: Images, what: str) -> None:
+    """Raise UsageError where weights were trained on other classes than the images are of.
+
+    A network's outputs are classes by position, so names and their order must be equal. `what`
+    names the weights.
+    """
+    same_names = _agree(trained.class_names or None, now.class_names or None)
+    if same_names and _agree(trained.classes, now.classes):
+        return
+    raise UsageError(
+        f"{what} was trained on other classes: {differences(trained, now)}\n"
+        "evaluate it on images of the same classes, in folders of the same names"
+    )
 
 
 def differences(then: Images, now: Images) -> str:
