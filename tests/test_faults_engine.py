@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from test_train import Kill, Silent, training
 
 from lwbench.cli import main
 from lwbench.engine import checkpoint
+from lwbench.engine.evaluate import confusion_bytes, evaluate
 from lwbench.engine.signals import Interrupted
 from lwbench.engine.train import Training
 from lwbench.errors import LwbenchError
@@ -268,3 +270,33 @@ def test_a_reader_that_leaves_ends_no_training(job, tmp_path):
         said = process.stderr.read()
     assert process.returncode == 0 and said == b""
     assert list(tmp_path.glob("outputs/images/mb0/*/result.json"))
+
+
+def test_many_classes_cost_no_square_of_their_number_in_an_evaluation():
+    classes = 100_000  # a matrix of them would take 80 GB
+
+    class Echo(torch.nn.Module):
+        def forward(self, images):
+            return torch.nn.functional.one_hot(images, classes).float()
+
+    labels = torch.tensor([3, 99_999, 7])
+    batches = [(labels, labels), (torch.tensor([5]), torch.tensor([6]))]
+    found = evaluate(Echo(), batches, classes, autocast=nullcontext)
+    assert (found.top1, found.num_classes) == (75.0, classes)
+    assert found.cells.tolist() == [3 * classes + 3, 99_999 * classes + 99_999, 7 * classes + 7,
+                                    6 * classes + 5]  # fmt: skip
+    few = [(torch.eye(3)[[0, 1, 1]], torch.tensor([0, 1, 2]))]
+    few = evaluate(torch.nn.Identity(), few, 3, autocast=nullcontext)
+    assert few.confusion.tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 0]]
+    assert few.confusion.nbytes * 2 == confusion_bytes(3)
+
+
+def test_memory_that_batch_and_image_size_do_not_lower_is_named(job, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("lwbench.commands.train.LARGE_BYTES", 0)
+
+    def without_memory(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(Training, "_step", without_memory)
+    assert main([*job, f"out={tmp_path / 'out'}"]) == 1
+    assert "the confusion matrices of 3 classes take 0.00 GiB" in capsys.readouterr().err

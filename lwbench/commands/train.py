@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 FLAGS = ("-m", "--cfg")
 KEYS: dict[str, Key] = {}
+LARGE_BYTES = 256 << 20  # of memory that neither batch nor image size lowers: worth a word
 
 
 def help() -> str:
@@ -131,7 +132,7 @@ def train(config: RunConfig) -> int:
                 "seed": config.seed,
                 "device": device_name(device),
                 "params": cost.params,
-                **_logged(work, run, config),
+                **_logged(work, run, config, data.num_classes),
             }
             with explained_writes(run.path):
                 run.write_result(result)
@@ -220,7 +221,9 @@ def _trained(
         return training(progress)
 
 
-def _logged(work: Callable[[], dict[str, Any]], run: Run, config: RunConfig) -> dict[str, Any]:
+def _logged(
+    work: Callable[[], dict[str, Any]], run: Run, config: RunConfig, num_classes: int
+) -> dict[str, Any]:
     """Call `work`; a failure leaves its traceback in the run's log and a line or two on screen."""
     try:
         return work()
@@ -234,11 +237,23 @@ def _logged(work: Callable[[], dict[str, Any]], run: Run, config: RunConfig) -> 
         log.error("failed", exc_info=True, extra={"on_screen": False})
         reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
         if _is_out_of_memory(error):
-            reason = (
-                f"out of memory with batch_size={config.batch_size} and "
-                f"image_size={config.image_size}: lower one of them"
-            )
+            reason = _out_of_memory(config, num_classes)
         raise LwbenchError(f"{reason}\ntraceback: {run.path / 'train.log'}") from None
+
+
+def _out_of_memory(config: RunConfig, num_classes: int) -> str:
+    from ..engine.evaluate import confusion_bytes
+
+    reason = (
+        f"out of memory with batch_size={config.batch_size} and image_size={config.image_size}: "
+        "lower one of them"
+    )
+    if (matrices := confusion_bytes(num_classes)) > LARGE_BYTES:
+        reason += (
+            f"; the confusion matrices of {num_classes:,} classes take {gibibytes(matrices)} "
+            "whatever they are"
+        )
+    return reason
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -264,7 +279,12 @@ def _announce(
     how: str,
 ) -> None:
     """Say what will run, before the first step."""
-    expected = cost.training_bytes(config.batch_size) + data.nbytes
+    from ..engine.evaluate import confusion_bytes
+
+    matrices = confusion_bytes(data.num_classes)
+    expected = cost.training_bytes(config.batch_size) + data.nbytes + matrices
+    # few sets have so many classes that it is worth a word
+    share = f", {gibibytes(matrices)} of it for confusion matrices" * (10 * matrices > expected)
     size = config.image_size
     epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
     lines = [
@@ -274,7 +294,7 @@ def _announce(
         f"{data.test_size:,} to test on, {size} px, batch {config.batch_size}",
         *(f"          {note}" for note in data.source.notes),
         f"training  {epochs}, seed {config.seed}, {how}; about {gibibytes(expected)} of memory "
-        "besides the libraries (an estimate)",
+        f"besides the libraries (an estimate){share}",
         f"run       {run.path}",
     ]
     screen = console()
