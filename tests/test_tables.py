@@ -72,16 +72,16 @@ def nasty(tmp_path):
     ],
 )
 def test_a_verdict_follows_the_significant_digits(value, digits, measured, verdict):
-    assert cells.count_verdict(figure(value, digits=digits), measured) == verdict
+    assert figure(value, digits=digits).verdict(measured) == verdict
 
 
 def test_a_fit_stays_a_fit_and_a_misprint_a_misprint_however_near():
-    assert cells.count_verdict(figure("63.4e6", fit="free widths"), 63_400_000) == "fit"
-    assert cells.count_verdict(figure("63.4e6", misprint="a slip"), 63_400_000) == "misprint"
+    assert figure("63.4e6", fit="free widths").verdict(63_400_000) == "fit"
+    assert figure("63.4e6", misprint="a slip").verdict(63_400_000) == "misprint"
 
 
 def test_a_figure_without_a_published_number_is_just_measured():
-    assert cells.count_verdict(figure(None), 1) == "measured"
+    assert figure(None).verdict(1) == "measured"
 
 
 def test_a_network_is_asked_for_once_by_its_own_overrides_alone():

@@ -1,7 +1,6 @@
-"""Pictures of one run's arrays: its confusion matrices, and what its deformable layer looks at.
+"""Pictures of one run: confusion matrices, and the sampling points of its deformable layer.
 
-What is missing or damaged raises NoPicture, whose message says why; a caller leaves that picture
-out.
+Missing or damaged arrays raise NoPicture, whose message says why; callers leave that picture out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,13 +10,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 
 from ..runs.records import Record
 from .canvas import NoPicture, plain, styled
 
-NUMBERS_UP_TO = 20  # classes: more cells than that have no room for a number
-TICKS = 20  # of an axis, at most
+NUMBERS_UP_TO = 20  # classes; the cells of more have no room for a number
+TICKS = 20  # most ticks of an axis
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -27,7 +27,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except Exception as error:  # numpy, zipfile and zlib have a dozen types for a damaged file
+    except Exception as error:  # a damaged file raises one of a dozen types of numpy and zipfile
         raise NoPicture(f"{path} is damaged: {plain(error, 100)}") from None
 
 
@@ -42,8 +42,8 @@ def _are_numbers(*arrays: np.ndarray) -> bool:
 def confusion(record: Record, class_names: Sequence[str] | None = None) -> Figure:
     """Confusion matrices of train and test over the final weights, in percent of the true class.
 
-    `class_names`: else those that the run recorded, else indices. Up to 20 classes have numbers in
-    their cells. Raises NoPicture where confusion.npz is missing or damaged.
+    `class_names`: by default those that the run recorded, else indices. Up to 20 classes have
+    numbers in their cells. Raises NoPicture where confusion.npz is missing or damaged.
     """
     path = record.run.path / "confusion.npz"
     arrays = _arrays(path)
@@ -80,17 +80,17 @@ def _counts(matrix: np.ndarray | None, path: Path) -> np.ndarray:
 
 
 def _labels(names: Sequence[str] | np.ndarray, classes: int) -> list[str]:
-    """The classes' names, cut to a tick's length; indices where names are not as many."""
+    """The names of the classes, shortened for ticks; indices where their number differs."""
     labels = [plain(name, 16) for name in np.ravel(names)]
     return labels if len(labels) == classes else [str(number) for number in range(classes)]
 
 
-def _matrix(ax: Axes, counts: np.ndarray, labels: Sequence[str]):
+def _matrix(ax: Axes, counts: np.ndarray, labels: Sequence[str]) -> AxesImage:
     size = len(counts)
     totals = counts.sum(1, keepdims=True)
     percent = np.divide(100 * counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
-    ax.set_facecolor("#BBBBBB")  # a class without an image has no shares
-    # the root makes the few percent of a confusion visible beside a diagonal of ninety
+    ax.set_facecolor("#BBBBBB")  # seen in the row of a class without images
+    # a square root scale makes a confusion of a few percent visible beside a diagonal of ninety
     drawn = ax.imshow(percent, cmap="Blues", norm=PowerNorm(0.5, 0, 100), interpolation="nearest")
     ticks = range(0, size, -(-size // TICKS))
     shown = [labels[tick] for tick in ticks]
@@ -110,16 +110,16 @@ def _matrix(ax: Axes, counts: np.ndarray, labels: Sequence[str]):
 # --- offsets ------------------------------------------------------------------------------------
 
 
-_ARROWS = ("#F0E442", "#56B4E9", "#D55E00", "#FFFFFF")  # a place each; edged in black
+_ARROWS = ("#F0E442", "#56B4E9", "#D55E00", "#FFFFFF")  # one per place, edged in black
 
 
 @styled()
 def offsets(record: Record, images: int = 3) -> Figure:
-    """Where the deformable first layer samples a few test images: an arrow a sampling point.
+    """Where the first deformable layer samples a few test images: an arrow per sampling point.
 
-    Each arrow leads from the point's place in the regular grid to the learned one, at four places
-    of the layer's output; the mark at its end grows with the mask. Raises NoPicture where
-    offsets.npz is missing (no deformable layer) or damaged.
+    Each arrow points from a position in the regular grid to the learned one, for four places of the
+    layer's output; the size of its head grows with the mask. Raises NoPicture where offsets.npz is
+    missing (no deformable layer) or damaged.
     """
     path = record.run.path / "offsets.npz"
     arrays = _arrays(path)
@@ -137,7 +137,10 @@ def offsets(record: Record, images: int = 3) -> Figure:
 
 
 def _first_layer(arrays: Mapping[str, np.ndarray], path: Path) -> tuple[np.ndarray, ...]:
-    """Images (N, H, W, 3) in [0, 1], offsets (N, K K, 2, OH, OW) in pixels, masks (N, K K, ...)."""
+    """Images (N, H, W, 3) in [0, 1], offsets (N, K*K, 2, OH, OW) in pixels, masks (N, K*K, OH, OW).
+
+    K is the kernel size, OH and OW are the size of the layer's output.
+    """
     try:
         name = next(key for key in arrays if key.endswith(".offset"))
         images, offset = arrays["images"], arrays[name]
@@ -159,14 +162,16 @@ def _first_layer(arrays: Mapping[str, np.ndarray], path: Path) -> tuple[np.ndarr
 def _sampling(ax: Axes, image: np.ndarray, offset: np.ndarray, mask: np.ndarray) -> None:
     size = len(image)
     regular, moved = _positions(size, offset)
-    ax.imshow(0.3 + 0.7 * image, interpolation="nearest")  # paler than the arrows
+    ax.imshow(0.3 + 0.7 * image, interpolation="nearest")  # pale, so that arrows stand out
     out = offset.shape[-1]
     places = [(out * row // 4, out * column // 4) for row in (1, 3) for column in (1, 3)]
     for (row, column), colour, marker in zip(places, _ARROWS, "osD^", strict=True):
         start, end = regular[:, :, row, column].T, moved[:, :, row, column].T
         _arrows(ax, start, end, mask[:, row, column], colour, marker)
     ends = np.array([moved[:, :, row, column] for row, column in places])
-    margin = min(max(2, -ends.min(), ends.max() - size + 1), size / 4) + 0.5  # far arrows are cut
+    margin = (
+        min(max(2, -ends.min(), ends.max() - size + 1), size / 4) + 0.5
+    )  # longer arrows are cut
     ax.set(xlim=(-margin, size - 1 + margin), ylim=(size - 1 + margin, -margin))
     beyond = ((moved < -0.5) | (moved > size - 0.5)).any(1).mean()
     length = np.hypot(*np.moveaxis(offset, 1, 0)).mean()
@@ -178,8 +183,8 @@ def _sampling(ax: Axes, image: np.ndarray, offset: np.ndarray, mask: np.ndarray)
 def _arrows(
     ax: Axes, start: np.ndarray, end: np.ndarray, mask: np.ndarray, colour: str, marker: str
 ) -> None:
-    """Arrows of one place of the output, from (2, K K) to (2, K K) as (y, x)."""
-    gap = np.full(start.shape, np.nan)  # one line with gaps: a third of the file
+    """Arrows of one place of the output, from (2, K*K) to (2, K*K) as (y, x)."""
+    gap = np.full(start.shape, np.nan)  # one line with gaps makes the SVG a third as large
     y, x = np.stack([start, end, gap], 2).reshape(2, -1)
     edge = [withStroke(linewidth=2.2, foreground="black")]
     ax.plot(x, y, color=colour, linewidth=1, path_effects=edge)
@@ -192,9 +197,9 @@ def _arrows(
 
 
 def _positions(size: int, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Regular and learned sampling positions (K K, 2, OH, OW) as (y, x) in pixels.
+    """Regular and learned sampling positions (K*K, 2, OH, OW) as (y, x) in pixels.
 
-    Stride and padding follow from the sizes of input and output, for strides of 1 and 2.
+    Stride (1 or 2) and padding follow from the sizes of input and output.
     """
     kernel, out = round(len(offset) ** 0.5), offset.shape[-1]
     stride = max(1, round(size / out))

@@ -1,7 +1,7 @@
 """Pictures that compare networks: curves, costs, accuracy over costs.
 
-Each function returns a figure for `canvas.save` and `canvas.data_uri`. What lacks its data raises
-NoPicture, whose message says why; a caller leaves that picture out.
+Each function returns a figure for `canvas.save` and `canvas.data_uri`. Missing data raise
+NoPicture, whose message says why; callers leave that picture out.
 """
 
 import logging
@@ -28,7 +28,7 @@ QUANTITIES = {"loss": "cross-entropy (nats)", "top1": "top-1 accuracy (%)"}
 
 
 class Cost(NamedTuple):
-    """What a network costs: parameters and multiply-accumulates of one image."""
+    """The cost of a network: parameters, and multiply-accumulates per image."""
 
     params: float
     macs: float
@@ -36,7 +36,7 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True)
 class Point:
-    """A network in the plane: multiply-accumulates, and an accuracy in percent for each seed."""
+    """A network in the plot: multiply-accumulates, and an accuracy in percent for each seed."""
 
     label: str
     macs: float
@@ -48,10 +48,10 @@ class Point:
 
 
 def by_network(found: Sequence[Record]) -> dict[str, list[Record]]:
-    """Runs that differ in nothing but their seed together, under their network's name.
+    """Group runs that differ in nothing but their seed, under the name of their network.
 
-    Where a network was trained in several ways, identity, precision and the images' digest, as far
-    as they differ, tell them apart.
+    Where a network was trained in several ways, the name is followed by what differs: identity,
+    precision, the digest of the images.
     """
     groups: dict[tuple[str, ...], list[Record]] = {}
     for record in found:
@@ -75,11 +75,11 @@ def _name(key: tuple[str, ...], keys: Iterable[tuple[str, ...]]) -> str:
 
 @styled()
 def curves(networks: Networks, quantity: Quantity) -> Figure:
-    """Loss or accuracy per epoch, train beside test: a line a network, a band over its seeds.
+    """Loss or accuracy per epoch, train beside test: a line per network, a band over its seeds.
 
-    `networks`: each one's runs, as `by_network` gives them. The line is the mean, the band reaches
-    from the smallest to the largest value. A network without metrics is left out, with a warning;
-    raises NoPicture where that leaves none.
+    `networks`: their runs, as `by_network` groups them. The line is the mean, the band reaches from
+    the smallest to the largest value. A network without metrics is left out, with a warning; raises
+    NoPicture where no network remains.
     """
     splits = ("train", "test")
     drawn = {
@@ -142,7 +142,7 @@ def _legend_below(figure: Figure, ax: Axes, title: str) -> None:
 
 @styled()
 def costs(networks: Mapping[str, Cost], counted: str) -> Figure:
-    """Bars of parameters and of MACs by network; `counted` says by which rule and at which size.
+    """Bars of parameters and of MACs by network; `counted` names the rule and the input size.
 
     Raises NoPicture without networks.
     """
@@ -180,8 +180,8 @@ def accuracy_over_macs(
     """Accuracy over MACs: published points hollow, measured ones filled, a Pareto front for each.
 
     Measured: mean and standard deviation over seeds. `accuracy` names the accuracy ("top-1 on
-    cifar100"), `counted` says by which rule and at which size MACs were counted. A label has one
-    shape and colour in both. Raises NoPicture without points.
+    cifar100"), `counted` the rule and the input size of the MACs. A label has the same shape and
+    colour in both. Raises NoPicture without points.
     """
     if not published and not measured:
         raise NoPicture("no network has both MACs and an accuracy")
@@ -194,7 +194,7 @@ def accuracy_over_macs(
         if front := pareto([(point.macs, point.mean) for point in points]):
             ax.step(*zip(*front, strict=True), linestyle="-" if filled else ":", **_FRONT)
     macs = [point.macs for point in (*published, *measured)]
-    if max(macs) > 4 * min(macs) > 0:  # below that a linear axis has more ticks to read
+    if max(macs) > 4 * min(macs) > 0:  # over a smaller range a linear axis has more ticks
         ax.set_xscale("log", subs=[2, 5])
         ax.xaxis.set_minor_formatter(EngFormatter())
     ax.xaxis.set_major_formatter(EngFormatter())
@@ -207,7 +207,7 @@ def accuracy_over_macs(
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The (cost, gain) pairs that no other one beats or equals at the same or a lower cost."""
+    """The (cost, gain) pairs whose gain no other pair reaches at the same or a lower cost."""
     front: list[tuple[float, float]] = []
     for cost, gain in sorted(points, key=lambda p: (p[0], -p[1])):
         if not front or gain > front[-1][1]:

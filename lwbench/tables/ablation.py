@@ -23,8 +23,8 @@ def under(folder: Path, *, kept: bool = True) -> list[Record]:
     remains.
     """
     for root in (folder, *folder.parents[:2]):
-        found = [r for r in records(root, kept=kept) if folder in r.run.path.parents]
-        if found := [record for record in found if _is_readable(record)]:
+        inside = (r for r in records(root, kept=kept) if folder in r.run.path.parents)
+        if found := [record for record in inside if _is_readable(record)]:
             return found
     raise UsageError(f"runs={folder}: no finished run in it")
 

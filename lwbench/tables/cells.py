@@ -7,7 +7,6 @@ and `filled` takes their counts as plain numbers. Accuracies come from the finis
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from typing import Any, NamedTuple, TypedDict
 
 from ..runs.records import Record, devices, revisions
@@ -195,7 +194,7 @@ def measured_by(
     return replace(
         cell,
         measured=sample.mean,
-        verdict="reduced" if reduced is not None else accuracy_verdict(cell.published, sample),
+        verdict="reduced" if reduced is not None else sample.verdict(cell.published),
         runs=tuple(runs),
         sample=sample,
         select=select,
@@ -233,31 +232,6 @@ def _family(found: Iterable[Cell], base: Cell, sample: Sample) -> dict[str, Comp
     return comparisons(samples, sample, base.kind.endswith("_error"))
 
 
-def count_verdict(figure: Figure, measured: int) -> str:
-    """Compare a count with the printed number, at the precision of its significant digits."""
-    if figure.value is None:
-        return "measured"
-    if figure.misprint:
-        return "misprint"
-    if figure.fit:
-        return "fit"
-    printed, ours = Decimal(figure.value), Decimal(measured)
-    if ours.quantize(figure.quantum, ROUND_HALF_UP) == printed:
-        return "exact"
-    return "truncated" if ours.quantize(figure.quantum, ROUND_DOWN) == printed else "close"
-
-
-def accuracy_verdict(published: str | None, sample: Sample) -> str:
-    """Compare the accuracy of runs with the published one, in percent."""
-    if published is None:
-        return "measured"
-    if sample.n < MIN_RUNS:
-        return "too few runs"
-    # the tolerance makes binary floating point agree with decimal arithmetic at the boundary
-    near = abs(float(published) - sample.mean) <= (sample.prediction or 0.0) + 1e-9
-    return "reproduced" if near else "differs"
-
-
 def _cell(table: str, figure: Figure, counts: Mapping[CountRequest, Counts], study: Study) -> Cell:
     request = _request(figure)
     experiments = (part.partition("=")[2] for part in figure.train or () if "experiment=" in part)
@@ -281,7 +255,7 @@ def _cell(table: str, figure: Figure, counts: Mapping[CountRequest, Counts], stu
     if count is None:
         return cell
     measured = count["params"] if figure.kind == "params" else count["macs"][figure.rule]
-    cell = replace(cell, measured=measured, verdict=count_verdict(figure, measured))
+    cell = replace(cell, measured=measured, verdict=figure.verdict(measured))
     if cell.verdict not in ("close", "misprint", "fit") or cell.ratio is None:
         return cell
     notes = filter(None, [f"ours / published = {cell.ratio:.4f}", cell.note])

@@ -56,6 +56,16 @@ class Sample:
         """
         return self._half_width(1 + 1 / self.n)
 
+    def verdict(self, published: str | None) -> str:
+        """Compare the mean with a published value, in percent."""
+        if published is None:
+            return "measured"
+        if self.n < MIN_RUNS:
+            return TOO_FEW
+        # the tolerance makes binary floating point agree with decimal arithmetic at the boundary
+        near = abs(float(published) - self.mean) <= (self.prediction or 0.0) + 1e-9
+        return "reproduced" if near else "differs"
+
     def __str__(self) -> str:
         """`78.10 ± 0.31`."""
         return f"{self.mean:.2f}" + ("" if self.sd is None else f" ± {self.sd:.2f}")

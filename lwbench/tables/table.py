@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from typing import NamedTuple
 
 COMPLEXITY = ("params", "macs")
@@ -45,13 +45,20 @@ class Figure:
         keys = ("model=", "model.")
         return tuple(part for part in self.run or () if part.lstrip("+~").startswith(keys))
 
-    @property
-    def quantum(self) -> Decimal:
-        """The unit of the last significant digit: 1e5 for `63.4e6`. Needs a value."""
-        printed = Decimal(self.value or "0")
+    def verdict(self, measured: int) -> str:
+        """Compare a count with the printed number, at the precision of its significant digits."""
+        if self.value is None:
+            return "measured"
+        if self.misprint or self.fit:
+            return "misprint" if self.misprint else "fit"
+        printed, ours = Decimal(self.value), Decimal(measured)
+        # 1e5, the unit of the last significant digit of 63.4e6
+        unit = Decimal(1).scaleb(int(printed.as_tuple().exponent))
         if self.digits is not None:
-            return Decimal(1).scaleb(printed.adjusted() - self.digits + 1)
-        return Decimal(1).scaleb(int(printed.as_tuple().exponent))
+            unit = Decimal(1).scaleb(printed.adjusted() - self.digits + 1)
+        if ours.quantize(unit, ROUND_HALF_UP) == printed:
+            return "exact"
+        return "truncated" if ours.quantize(unit, ROUND_DOWN) == printed else "close"
 
 
 @dataclass(frozen=True)

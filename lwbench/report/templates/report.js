@@ -1,7 +1,6 @@
 "use strict";
 
-// Details are closed by style, and never laid out before they are asked for; without a script
-// they stand open.
+// With this script, details are hidden until a row is opened; without it they are all visible.
 document.documentElement.classList.add("scripted");
 
 function opens(button) {
@@ -12,7 +11,7 @@ function opens(button) {
   });
 }
 
-// A row is a tbody of its own: its details move with it. Cells without a number stay last.
+// Each row is a tbody, so that its details move with it. Cells without a number stay last.
 function key(body, column, isNumber) {
   const cell = body.rows[0].cells[column];
   const text = cell.dataset.value ?? cell.textContent.trim();
