@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lwbench.cli import main
-from lwbench.commands import train
+from lwbench.commands import _training
 from lwbench.engine import checkpoint
 from lwbench.errors import DamagedError, UsageError
 from lwbench.paths import conf_folder
@@ -131,10 +131,10 @@ def overrides_of(verb, *more):
 
 @times(60, 3000)
 def test_overrides_of_train_are_answered_before_any_data_is_read(cases, monkeypatch):
-    def no_data(*arguments):
+    def no_data(*arguments, **keywords):
         raise UsageError("all of it was right")
 
-    monkeypatch.setattr(train, "_data", no_data)
+    monkeypatch.setattr(_training, "built_data", no_data)
 
     @cases
     @given(overrides_of("train"), st.sampled_from([[], [], ["--cfg"]]))
