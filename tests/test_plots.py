@@ -371,13 +371,14 @@ def test_the_same_picture_is_the_same_file_as_png_and_as_svg(finished, tmp_path)
     assert b"<dc:date>" not in one[1].read_bytes()
 
 
-def test_commands_that_draw_nothing_do_not_load_matplotlib():
+def test_commands_that_draw_nothing_do_not_load_matplotlib(tmp_path):
     code = (
         "import sys; from lwbench.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "print('matplotlib' in sys.modules)"
     )
-    for verb in (["--help"], ["list"], ["table", "table=ldc/4", "rows=LDC3"]):
+    empty = ["report", f"out={tmp_path}", f"out_dir={tmp_path}/report"]
+    for verb in (["--help"], ["list"], ["table", "table=ldc/4", "rows=LDC3"], empty):
         done = subprocess.run([sys.executable, "-c", code, *verb], capture_output=True, text=True)
         assert done.stdout.splitlines()[-1] == "False", done.stdout + done.stderr

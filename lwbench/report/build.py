@@ -175,12 +175,12 @@ class Views:
 
     def pictures(self) -> Iterator[tuple[RunView, Picture]]:
         """The pictures of the newest run of every configuration, newest first."""
-        from . import drawings
-
         newest: dict[str, Record] = {}
         for record in self.newest:
             newest.setdefault(record.result.identity, record)
         for record in newest.values():
+            from . import drawings
+
             yield from ((self(record), picture) for picture in drawings.of_run(record))
 
 
