@@ -1,6 +1,6 @@
-"""`lwbench check` against a bare loop that only decodes, with as many threads: images a second.
+"""Compare `lwbench check` with a loop that only decodes, with as many threads.
 
-The peer maps the same decoder over the same files in a pool of threads; check also compares the
+The loop maps the same decoder over the same files in a pool of threads; `check` also compares the
 pixels across splits, counts classes and reports. `ratio` is check's rate over the loop's.
 
     python scripts/bench_check.py [--tiny] [--runs N] [--images N] [--workers N]
@@ -9,7 +9,7 @@ pixels across splits, counts classes and reports. `ratio` is check's rate over t
 
 import os
 
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # lwbench.threads, on an idle machine
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as engine/threads.py sets it on an idle machine
 
 import argparse
 import contextlib
@@ -40,7 +40,7 @@ def ours(folder: Path, workers: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--tiny", action="store_true", help="seconds: proves that it works")
+    parser.add_argument("--tiny", action="store_true", help="a few seconds, to test the script")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)

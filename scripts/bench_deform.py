@@ -1,14 +1,14 @@
-"""How much faster deformable convolution runs here than torchvision's operator.
+"""Compare lwbench's deformable convolution on a CPU with torchvision's operator.
 
-Cases: the stem alone (3 -> 16 channels, 3 x 3, stride 2, 224 px), forward and backward without a
-gradient for the image; a whole train step of LDC0 at 224 px, the same but for the operator.
+Cases: the first layer alone (3 -> 16 channels, 3 x 3, stride 2, 224 px), forward and backward
+without a gradient for the image; a training step of LDC0 at 224 px, with either operator.
 
     python scripts/bench_deform.py [--tiny] [--runs N] [--batch N] [--size PX] [--threads N]
 """
 
 import os
 
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # lwbench.threads, on an idle machine
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as engine/threads.py sets it on an idle machine
 
 import argparse
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def step_case(batch: int, size: int) -> Callable[[], Tensor]:
 
 
 def under(backend: str, run: Callable[[], Tensor]) -> Callable[[], object]:
-    """`run`, with the operator of that backend."""
+    """Return `run` with the operator of that backend."""
 
     def once() -> None:
         with deform_operator.backend(backend):
@@ -72,7 +72,7 @@ def under(backend: str, run: Callable[[], Tensor]) -> Callable[[], object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--tiny", action="store_true", help="seconds: proves that it works")
+    parser.add_argument("--tiny", action="store_true", help="a few seconds, to test the script")
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--size", type=int, default=224, help="pixels")

@@ -1,6 +1,6 @@
-"""How much faster accelerated convolutions train on a CPU than PyTorch's own.
+"""Compare accelerated convolutions on a CPU with PyTorch's own.
 
-Cases: single layers, forward and backward; train steps of whole networks. The peer is the same
+Cases: single layers, forward and backward; training steps of networks. Compared with the same
 layer or network without `layers.depthwise.accelerate`: plain PyTorch, channels_last, fused SGD.
 
     python scripts/bench_depthwise.py [--tiny] [--runs N] [--threads N] [--only layers|steps]
@@ -8,7 +8,7 @@ layer or network without `layers.depthwise.accelerate`: plain PyTorch, channels_
 
 import os
 
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # engine.threads, on an idle machine
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as engine/threads.py sets it on an idle machine
 
 import argparse
 import copy
@@ -86,7 +86,7 @@ def times(work: Work, count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--tiny", action="store_true", help="seconds: proves that it works")
+    parser.add_argument("--tiny", action="store_true", help="a few seconds, to test the script")
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", choices=["layers", "steps"])

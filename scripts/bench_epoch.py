@@ -1,16 +1,16 @@
-"""Training MobileNetV3-Small at 32 px: this engine against loops written as two well-known ones.
+"""Compare training MobileNetV3-Small at 32 px with loops written as two well-known tools do.
 
-Peers: an epoch as pytorch-cifar100 writes it (DataLoader, torchvision's transforms with rotation,
-a scalar read at every step), and one as timm's train.py writes it (timm's own transforms, loader
-and optimizer); each at its best number of workers, found first. The same network, torchvision's,
-batch and images for all; the clock runs over the training of the images alone.
+Compared with: an epoch as in pytorch-cifar100 (DataLoader, torchvision's transforms with rotation,
+a scalar read at every step), and one as in timm's train.py (timm's transforms, loader and
+optimizer), each with its fastest number of workers, which is determined first. All use the same
+network (torchvision's), batch size and images; only the training of the images is timed.
 
     python scripts/bench_epoch.py [--tiny] [--runs N] [--images N] [--data=<CIFAR-10 root>]
 """
 
 import os
 
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # lwbench.threads, on an idle machine
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as engine/threads.py sets it on an idle machine
 
 import argparse
 import tempfile
@@ -189,7 +189,7 @@ def best_workers(make: Callable[[int], Callable]) -> tuple[Callable, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--tiny", action="store_true", help="seconds: proves that it works")
+    parser.add_argument("--tiny", action="store_true", help="a few seconds, to test the script")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--images", type=int, default=2048)
     parser.add_argument("--data", help="root of CIFAR-10; without it: random pixels")

@@ -1,11 +1,11 @@
-"""How much faster images of 32 px become batches here than by torchvision's transforms.
+"""Compare making batches of 32 px images with torchvision's transforms and a DataLoader.
 
-The peer is what CIFAR repositories do: a data set of Pillow images, torchvision's transforms
-(random crop with padding 4, flip, rotation by up to 15 degrees where said, ToTensor, Normalize) and
-a DataLoader of batches of 128, with the number of workers that is fastest on this machine; workers
-stay alive between epochs. Both read from memory, and start with an epoch that is not counted.
+Compared with what CIFAR repositories do: a data set of Pillow images, torchvision's transforms
+(random crop with padding 4, flip, in one case rotation by up to 15 degrees, ToTensor, Normalize)
+and a DataLoader of batches of 128 with the number of workers that is fastest on this machine;
+workers stay alive between epochs. Both read from memory, and their first epoch is not counted.
 Epochs of both are interleaved; the ratio is that of the medians, the spread the lowest and highest
-ratio of a pair. One JSON line a case on standard output, what is going on on standard error.
+ratio of a pair. Prints one JSON line per case to standard output, progress to standard error.
 
     python scripts/bench_input.py [--data=<cifar folder>] [--tiny] [--runs N] [--images N]
                                   [--threads N] [--compile]
@@ -15,7 +15,7 @@ Without --data the images are noise; neither side's work depends on what they sh
 
 import os
 
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # lwbench.threads, on an idle machine
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as engine/threads.py sets it on an idle machine
 
 import argparse
 import sys
@@ -117,7 +117,7 @@ def best_peer(of: Source, rotation: float) -> tuple[int, Epoch]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", help="a folder of CIFAR-10 or CIFAR-100 images; else noise")
-    parser.add_argument("--tiny", action="store_true", help="seconds: proves that it works")
+    parser.add_argument("--tiny", action="store_true", help="a few seconds, to test the script")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

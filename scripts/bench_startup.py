@@ -1,4 +1,4 @@
-"""How soon the commands that need no network answer, against importing torch and torchvision.
+"""Compare commands that build no network with importing torch and torchvision.
 
 python scripts/bench_startup.py [--tiny] [--runs N]
 """
@@ -27,7 +27,7 @@ def command(*arguments: str, cache: str | None = None):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--tiny", action="store_true", help="seconds: proves that it works")
+    parser.add_argument("--tiny", action="store_true", help="a few seconds, to test the script")
     parser.add_argument("--runs", type=int, default=7)
     options = parser.parse_args()
     runs = 1 if options.tiny else options.runs

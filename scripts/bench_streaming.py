@@ -1,9 +1,9 @@
-"""Photographs as training batches at 224 px: this streaming pipeline against torchvision's.
+"""Compare streaming photographs as training batches at 224 px with torchvision's ImageFolder.
 
-Peer: ImageFolder with Resize(256), RandomCrop(224), flip and normalisation in a DataLoader with as
-many workers as this side has threads. Both decode every image of an epoch; a second case reads this
-project's packed cache instead. The files are the sample's, enlarged by repetition (links); without
-`--data` JPEGs of like sizes are generated.
+Compared with ImageFolder, Resize(256), RandomCrop(224), flip and normalisation in a DataLoader with
+as many workers as lwbench has threads. Both decode every image of an epoch; a second case reads
+lwbench's packed cache instead. The files are those of `--data`, repeated by links; without it,
+JPEGs of similar sizes are generated.
 
     python scripts/bench_streaming.py [--tiny] [--runs N] [--images N] [--workers N]
                                       [--data=<folder of train and val>]
@@ -11,7 +11,7 @@ project's packed cache instead. The files are the sample's, enlarged by repetiti
 
 import os
 
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # lwbench.threads, on an idle machine
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as engine/threads.py sets it on an idle machine
 
 import argparse
 import tempfile
@@ -98,7 +98,7 @@ def ours(folder: Path, workers: int, cache: str | None) -> Callable[[], None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--tiny", action="store_true", help="seconds: proves that it works")
+    parser.add_argument("--tiny", action="store_true", help="a few seconds, to test the script")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--workers", type=int, default=torch.get_num_threads())

@@ -1,7 +1,7 @@
-"""Four faults, each injected into a peer library and into lwbench, side by side.
+"""Inject four faults into another tool and into lwbench, and print what happens.
 
-Everything is run and measured here, nothing quoted: timm's CheckpointSaver, Hydra's launcher and
-torch.save do what they do on this machine. Exits 0 if lwbench held in every line.
+Everything is run on this machine: timm's CheckpointSaver, Hydra's launcher, torch.save. Exits with
+0 if lwbench loses nothing in any of the four cases.
 
 python scripts/demo_faults.py
 """
@@ -23,7 +23,7 @@ from lwbench.engine import checkpoint
 from lwbench.errors import LwbenchError
 from lwbench.runs.directory import Run
 
-Outcome = tuple[str, bool]  # in words; whether nothing was lost
+Outcome = tuple[str, bool]  # a description; whether nothing was lost
 
 
 # a better checkpoint, a resume, a worse epoch
@@ -34,7 +34,7 @@ def timm_resumes(folder: Path) -> Outcome:
 
     model = nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for epoch, metric in enumerate((90.0, 50.0)):  # a process each: what a resume does
+    for epoch, metric in enumerate((90.0, 50.0)):  # a new saver each, as after a resume
         saver = CheckpointSaver(
             model, optimizer, checkpoint_dir=str(folder), recovery_dir=str(folder)
         )
@@ -44,7 +44,7 @@ def timm_resumes(folder: Path) -> Outcome:
 
 
 def ours_resumes(folder: Path) -> Outcome:
-    """One epoch at a rate that learns; resumed for a second at one that destroys the network."""
+    """Train an epoch at a useful learning rate, resume at one that destroys the network."""
     train(folder, epochs=1, lr=0.05)
     before = checkpoint.load(folder / "checkpoints" / "best.pt")
     train(folder, epochs=2, lr=50.0)
@@ -75,7 +75,7 @@ def train(folder: Path, epochs: int, lr: float) -> None:
 
 
 class Sides:
-    """Images of noise, brighter in one class; the training labels of the second epoch are wrong."""
+    """Noise, brighter in one class; the training labels of the second epoch are inverted."""
 
     num_classes, batch_size, train_size, steps_per_epoch = 2, 64, 256, 4
     class_names = ("dark", "bright")
@@ -179,12 +179,12 @@ def ours_loads(folder: Path) -> Outcome:
     return "loaded", False
 
 
-# no room for the second of two checkpoints; a file may have 6 MB, as if the disk ended there
+# no space for the second of two checkpoints: a file may have 6 MiB, as if the disk were full
 
 LIMIT = 6 * 2**20
 
 
-def without_room(save: Callable[[Path, dict], None], load: Callable[[Path], dict], folder: Path):
+def without_space(save: Callable[[Path, dict], None], load: Callable[[Path], dict], folder: Path):
     path, state = folder / "last.pt", {"model": torch.arange(2**20, dtype=torch.float32)}
     save(path, state)
     size = path.stat().st_size
@@ -207,7 +207,7 @@ def without_room(save: Callable[[Path, dict], None], load: Callable[[Path], dict
 
 
 def torch_saves(folder: Path) -> Outcome:
-    return without_room(
+    return without_space(
         lambda path, state: torch.save(state, path),
         lambda path: torch.load(path, weights_only=True),
         folder,
@@ -215,19 +215,19 @@ def torch_saves(folder: Path) -> Outcome:
 
 
 def ours_saves(folder: Path) -> Outcome:
-    return without_room(checkpoint.save, checkpoint.load, folder)
+    return without_space(checkpoint.save, checkpoint.load, folder)
 
 
 CASES = [
     ("a worse epoch after a resume", "timm CheckpointSaver", timm_resumes, ours_resumes),
     ("sys.exit in a sweep's second job", "Hydra -m", hydra_sweeps, ours_sweeps),
     ("a flipped bit in a checkpoint", "torch.save, torch.load", torch_loads, ours_loads),
-    ("no room for the next checkpoint", "torch.save", torch_saves, ours_saves),
+    ("no space for the next checkpoint", "torch.save", torch_saves, ours_saves),
 ]
 
 
 def main() -> int:
-    table = Table("fault", "peer", "what the peer does", "what lwbench does", box=None)
+    table = Table("fault", "other tool", "its behaviour", "behaviour of lwbench", box=None)
     all_held = True
     for fault, peer, theirs, ours in CASES:
         outcomes = []

@@ -1,4 +1,4 @@
-"""Ratios to a peer, measured in one run: interleaved, medians, the CPU named."""
+"""Measure the ratio of two programs' times by running them in turn."""
 
 import json
 import statistics
@@ -10,11 +10,11 @@ import torch
 
 from lwbench.runs.provenance import cpu_model
 
-Timed = Callable[[], float]  # does the work once and returns what it took, in seconds
+Timed = Callable[[], float]  # does the work once and returns the seconds that it took
 
 
 def clocked(work: Callable[[], object]) -> Timed:
-    """`work`, timed from outside."""
+    """Return a function that does `work` and returns the seconds that it took."""
 
     def once() -> float:
         begin = time.perf_counter()
@@ -34,10 +34,10 @@ def compare(
     limit_s: float = 200,
     **facts: object,
 ) -> None:
-    """Time `ours` and every peer in turn; print one JSON line a peer.
+    """Time `ours` and every other program (`peers`) in turn; print one JSON line for each of them.
 
-    The first turn warms up and does not count. `ratio` is the peer's median over ours, `spread` the
-    lowest and highest ratio of a turn. No turn starts after `limit_s` seconds.
+    The first turn warms up and does not count. `ratio` is the other's median over ours, `spread`
+    the lowest and highest ratio of a turn. No turn starts after `limit_s` seconds.
     """
     print(f"{bench}: {case} ...", file=sys.stderr)
     both = {"lwbench": ours, **peers}

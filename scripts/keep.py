@@ -1,8 +1,8 @@
-"""Keep finished runs: copy their records, but no weights, to <out>/measured, for the repository.
+"""Archive finished runs: copy their records, without weights, to `measured/` for the repository.
 
     python scripts/keep.py [outputs] [into]
 
-`into`: the folder whose measured/ takes them; the same folder, if silent.
+`into`: the folder that contains measured/; by default the folder of the runs.
 """
 
 import sys

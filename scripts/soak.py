@@ -1,9 +1,9 @@
-"""Studies of small real runs under random SIGKILL, SIGTERM and SIGINT, started again until done.
+"""Send random SIGKILL, SIGTERM and SIGINT to studies of small runs, restarted until they finish.
 
-Each study is a table of the user's on digits, made twice with `lwbench reproduce`: undisturbed, and
-while signals hit the command, one of its runs, or all of them. Afterwards both must be equal: the
-table, every run's metrics and result but for times, every tensor of its checkpoints. Prints a
-report in Markdown; exits 1 where something differs. Linux: it finds its processes in /proc.
+Each study is a table on digits that `lwbench reproduce` makes twice: undisturbed, and while signals
+are sent to the command, to one of its runs, or to all. Afterwards both must be equal: the table,
+every run's metrics and result except for times, every tensor of its checkpoints. Prints a report in
+Markdown; exits with 1 if something differs. Linux only, since it finds its processes in /proc.
 
 bash scripts/soak.sh [--minutes M] [--seed N]
 """
@@ -46,7 +46,7 @@ PATIENCE_S = 120.0  # for the processes of a killed command to end by themselves
 
 
 class Study:
-    """One table with its own seeds; `calm` and `rough` hold its runs."""
+    """A table with its own seeds; the folders `calm` and `rough` contain its two sets of runs."""
 
     def __init__(self, folder: Path, number: int) -> None:
         self.folder = folder / f"study-{number}"
@@ -69,13 +69,13 @@ class Study:
 
 
 class Soak:
-    """Signals from one seed, and what they did."""
+    """Random signals from one seed, and their effects."""
 
     def __init__(self, seed: int, longest_s: float) -> None:
         self.chance, self.longest_s = random.Random(seed), longest_s
         self.mark = uuid.uuid4().hex
         self.environment = {**os.environ, "OMP_NUM_THREADS": "1", MARK: self.mark}
-        self.struck: Counter = Counter()  # (signal, target) -> times
+        self.sent: Counter = Counter()  # (signal, target) -> times
         self.exit_codes: Counter = Counter()
         self.faults: list[str] = []
         self.signalled = self.studies = self.runs = 0
@@ -90,10 +90,10 @@ class Soak:
             self.studies += 1
             self.runs += len(study.runs("rough"))
             self.faults += differences(study, self.environment)
-            print(f"# {self.studies} studies, {self.struck.total()} strikes", flush=True)
+            print(f"# {self.studies} studies, {self.sent.total()} signals", flush=True)
 
     def disturb(self, study: Study, seconds: float) -> float:
-        """Start the study until it is done; once the time is over, without signals.
+        """Start the study until it is finished; without signals once the time is over.
 
         Returns the seconds that are left.
         """
@@ -107,7 +107,7 @@ class Soak:
                     process = subprocess.Popen(
                         command, env=self.environment, stdout=file, stderr=file
                     )
-                code = self.strike_until_it_ends(process, end)
+                code = self.send_until_it_ends(process, end)
                 self.exit_codes[code] += 1
         finally:
             self.wait_for_the_rest()
@@ -116,20 +116,20 @@ class Soak:
             self.faults.append(f"on the screen:\n{said[said.index('Traceback') :][:2000]}")
         return end - time.monotonic()
 
-    def strike_until_it_ends(self, process: subprocess.Popen, end: float) -> int:
+    def send_until_it_ends(self, process: subprocess.Popen, end: float) -> int:
         while process.poll() is None:
             try:
                 process.wait(self.pause())
             except subprocess.TimeoutExpired:
                 if time.monotonic() < end:
-                    self.strike(process.pid)
+                    self.send(process.pid)
         return process.returncode
 
     def pause(self) -> float:
-        """Seconds to the next signal, from 0.3: most hit a start, the longest let it get on."""
+        """Seconds to the next signal, from 0.3; the longest allow a run to train for a while."""
         return math.exp(self.chance.uniform(math.log(0.3), math.log(self.longest_s)))
 
-    def strike(self, command: int) -> None:
+    def send(self, command: int) -> None:
         """Send a signal to the command, to one of its processes, or to all at once."""
         children = sorted(set(self.processes()) - {command})
         target = self.chance.choice(["command", "run", "all"] if children else ["command"])
@@ -140,19 +140,19 @@ class Soak:
             with suppress(ProcessLookupError):
                 os.kill(pid, signum)
                 self.signalled += 1
-        self.struck[signum.name, target] += 1
+        self.sent[signum.name, target] += 1
 
     def processes(self) -> list[int]:
-        """The living processes that were started here, directly or not: they carry the mark."""
+        """The live processes that were started here, directly or not, by their environment."""
         found = []
         for path in Path("/proc").glob("[0-9]*/environ"):
-            with suppress(OSError):  # it has ended, or is another user's
+            with suppress(OSError):  # it has ended, or belongs to another user
                 if f"{MARK}={self.mark}".encode() in path.read_bytes().split(b"\0"):
                     found.append(int(path.parent.name))
         return found
 
     def wait_for_the_rest(self) -> None:
-        """Runs of a killed command end by themselves; what does not is a fault, and is killed."""
+        """Wait for the runs of a killed command; kill what does not end, which is a fault."""
         end = time.monotonic() + PATIENCE_S
         while (left := self.processes()) and time.monotonic() < end:
             time.sleep(0.2)
@@ -175,7 +175,7 @@ def main() -> int:
     soak(folder, 60 * options.minutes)
     show(soak, options)
     if soak.faults:
-        print(f"all of it: {folder}")
+        print(f"runs and logs: {folder}")
         return 1
     shutil.rmtree(folder)
     return 0
@@ -185,7 +185,7 @@ def main() -> int:
 
 
 def differences(study: Study, environment: dict) -> list[str]:
-    """What the disturbed study has that the undisturbed one has not, in words."""
+    """Describe how the disturbed study differs from the undisturbed one, one text each."""
     calm, rough = study.runs("calm"), study.runs("rough")
     found = [] if calm.keys() == rough.keys() else [f"runs: {sorted(calm)} and {sorted(rough)}"]
     for name in calm.keys() & rough.keys():
@@ -198,7 +198,7 @@ def differences(study: Study, environment: dict) -> list[str]:
 
 
 def shown(study: Study, out: str, environment: dict) -> str:
-    """The study's table as JSON, figures and all."""
+    """The study's table as JSON."""
     command = study.command("table", out, "format=json")
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     if "digits_top1" not in done.stdout:
@@ -207,7 +207,7 @@ def shown(study: Study, out: str, environment: dict) -> str:
 
 
 def unequal(calm: Run, rough: Run) -> list[str]:
-    """Names of the records that differ, times left aside."""
+    """Names of the records that differ, apart from times."""
     records = {
         "metrics.csv": (Run.metrics, (calm, rough)),
         "result.json": (lambda run: read_json(run.path / "result.json"), (calm, rough)),
@@ -220,7 +220,7 @@ def unequal(calm: Run, rough: Run) -> list[str]:
 
 
 def same(one, other) -> bool:
-    """Equality of plain data and tensors, to the last bit, but for times."""
+    """Whether plain data and tensors are equal bit for bit, apart from times."""
     if isinstance(one, torch.Tensor):
         return isinstance(other, torch.Tensor) and torch.equal(one, other)
     if isinstance(one, dict):
@@ -241,16 +241,16 @@ def show(soak: Soak, options: argparse.Namespace) -> None:
 - {time.strftime("%Y-%m-%d", time.gmtime())}, {cpu_model()}, {os.cpu_count()} cores, revision
   `{(revision or "unknown")[:12]}`{" with changes" if is_dirty else ""};
   `bash scripts/soak.sh {how}`
-- {soak.studies} studies, {soak.runs} runs; {soak.struck.total()} strikes on {soak.signalled}
+- {soak.studies} studies, {soak.runs} runs; {soak.sent.total()} signals to {soak.signalled}
   processes; {soak.exit_codes.total()} starts
-- exit codes of the command: {codes}; a negative one is the signal that left no time to answer
+- exit codes of the command: {codes}; a negative one is a signal that could not be handled
 
 | signal | {" | ".join(targets)} |
 | --- |{" --- |" * len(targets)}""")
     for name in ("SIGKILL", "SIGTERM", "SIGINT"):
-        print(f"| {name} | {' | '.join(str(soak.struck[name, t]) for t in targets)} |")
+        print(f"| {name} | {' | '.join(str(soak.sent[name, t]) for t in targets)} |")
     print()
-    print("\n".join(f"- FAULT: {fault}" for fault in soak.faults) or "- nothing differs")
+    print("\n".join(f"- FAULT: {fault}" for fault in soak.faults) or "- no difference")
 
 
 if __name__ == "__main__":

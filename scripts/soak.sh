@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Real runs under random signals until the time is over, then compared with undisturbed ones.
+# Send random signals to real runs for some minutes, then compare the runs with undisturbed ones.
 #
 #     bash scripts/soak.sh                     ten minutes
 #     bash scripts/soak.sh --minutes 1 --seed 7

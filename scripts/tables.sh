@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Every published table with one line: the missing runs, then the table. Lines without accuracies
-# only count. Data sets: data.root=..., or downloaded (ImageNet: see conf/data/imagenet.yaml).
+# Reproduce every published table, one line each: train the missing runs, then print the table.
+# Tables without accuracies are only counted. Data sets are downloaded, except ImageNet (data.root=).
 #
 #     bash scripts/tables.sh dry_run=true      what would run
-#     bash scripts/tables.sh jobs=2 seeds=3    all of it; a line at a time is wiser
+#     bash scripts/tables.sh jobs=2 seeds=3    everything; it takes very long, so run single lines
 set -u
 
 lwbench reproduce table=dcnn/5-2 "$@"
