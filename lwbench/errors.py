@@ -33,6 +33,11 @@ def shown(name: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def plural(count: int, noun: str) -> str:
+    """A number and what is counted: "1 run", "2 runs", "1,797 images"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def nearest(word: str, words: Iterable[str], count: int = 3) -> str:
     """A hint such as "; nearest: lr, eta_min", or all words where few, or nothing."""
     words = sorted(set(words))

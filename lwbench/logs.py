@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +193,7 @@ class EpochProgress:
             left=f"{duration(left)} left",
         )
 
-    def epoch_ends(self, row: dict[str, Any]) -> None:
+    def epoch_ends(self, row: Mapping[str, Any]) -> None:
         self._epoch_seconds.append(time.monotonic() - self._begin)
         mean = sum(self._epoch_seconds) / len(self._epoch_seconds)
         left = mean * (self._epochs - row["epoch"])

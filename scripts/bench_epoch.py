@@ -35,8 +35,7 @@ from lwbench.data.augment import Augment
 from lwbench.data.loader import Data
 from lwbench.data.source import Source, Split
 from lwbench.engine.optimizers import sgd
-from lwbench.engine.settings import Settings
-from lwbench.engine.train import Training
+from lwbench.engine.train import Settings, Training
 from lwbench.registry import DATASETS
 from lwbench.runs.directory import Run
 

@@ -56,8 +56,7 @@ def ours_resumes(folder: Path) -> Outcome:
 
 def train(folder: Path, epochs: int, lr: float) -> None:
     from lwbench.engine.optimizers import sgd
-    from lwbench.engine.settings import Settings
-    from lwbench.engine.train import Training
+    from lwbench.engine.train import Settings, Training
 
     (folder / "checkpoints").mkdir(exist_ok=True)
     torch.manual_seed(0)

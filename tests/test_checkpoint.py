@@ -156,6 +156,19 @@ def test_a_damaged_checkpoint_never_takes_the_place_of_the_good_one(tmp_path):
     assert checkpoint.load(last)["position"]["epoch"] == 1 and not previous.exists()
 
 
+@pytest.mark.parametrize(
+    "change", [{"optimizer": {}}, {"rng": [1]}, {"position": {"epoch": 1, "row": []}}, None]
+)
+def test_weights_that_are_no_state_of_a_training_are_refused(tmp_path, change):
+    training(tmp_path, epochs=1)(Silent())
+    path = tmp_path / "checkpoints" / "last.pt"
+    state = checkpoint.load(path)
+    checkpoint.save(path, state | change if change else {"model": state["model"]})
+    with pytest.raises(DamagedError, match=r"last.pt is not the state of such a training") as error:
+        training(tmp_path, epochs=2)(Silent())
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("epochs", [1, 2])  # without and with a previous.pt
 def test_two_damaged_generations_are_an_error_that_says_what_to_do(tmp_path, epochs):
     training(tmp_path, epochs=epochs)(Silent())

@@ -252,7 +252,7 @@ def test_kill_9_costs_less_than_an_epoch_and_resumes_with_other_workers(tmp_path
     for out, workers in (("cut", 0), ("whole", 1)):
         done = lwbench(*job, f"workers={workers}", f"out={out}", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    assert f"and {position['step']} steps" in (cut / "train.log").read_text()
+    assert f"and {position['step']} step" in (cut / "train.log").read_text()
     (whole,) = tmp_path.glob("whole/*/*/*")
     assert_equal_runs(whole, cut)
 

@@ -10,8 +10,8 @@ from torch import nn
 from lwbench.engine import checkpoint
 from lwbench.engine.evaluate import evaluate
 from lwbench.engine.optimizers import sgd
-from lwbench.engine.settings import Settings
-from lwbench.engine.train import Training, autocast, resolved_precision
+from lwbench.engine.precision import autocast, resolved_precision
+from lwbench.engine.train import Settings, Training
 from lwbench.errors import NonFiniteError, UsageError
 from lwbench.layers.deform import DeformConv2d
 from lwbench.runs.directory import Run

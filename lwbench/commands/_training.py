@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import Specs, specs
 from ..engine import threads
 from ..engine.signals import Interrupted
-from ..errors import LwbenchError, UsageError
+from ..errors import LwbenchError, UsageError, plural
 from ..logs import EpochProgress, RunLog, console, gibibytes, log, metric, result_table
 from ..runs.directory import Run
 from ..runs.files import explained_writes
@@ -78,7 +78,7 @@ def _prepared(config: RunConfig) -> Prepared:
     threads.configure()  # before torch is imported, which starts its threads
     import torch
 
-    from ..engine.train import resolved_precision
+    from ..engine.precision import resolved_precision
     from ..layers import depthwise
     from ..measure.data_free import built
 
@@ -151,8 +151,7 @@ def _recorded(run: Run, ready: Prepared) -> Result:
 def _trained(run: Run, ready: Prepared) -> dict[str, Any]:
     import torch
 
-    from ..engine.settings import Settings
-    from ..engine.train import Training
+    from ..engine.train import Settings, Training
 
     config, model = ready.config, ready.model
     model.to(ready.device).to(memory_format=torch.channels_last)
@@ -188,10 +187,10 @@ def _set_threads(
 
     if recorded := run.environment().threads:
         torch.set_num_threads(recorded)
-        return f", {_threads(recorded)} as before"
+        return f", {plural(recorded, 'thread')} as before"
     if config.threads != "auto":
         torch.set_num_threads(config.threads)
-        return f", {_threads(config.threads)}"
+        return f", {plural(config.threads, 'thread')}"
     if device.type != "cpu":
         return ""
     # images of 224 px fill the caches with fewer of them
@@ -199,15 +198,13 @@ def _set_threads(
     shape = (images, 3, config.image_size, config.image_size)
     seconds = threads.measured(model, shape, data.num_classes)
     if not seconds:
-        return f", {_threads(torch.get_num_threads())}"
+        return f", {plural(torch.get_num_threads(), 'thread')}"
     best = min(seconds, key=seconds.__getitem__)
     torch.set_num_threads(best)
-    timed = ", ".join(f"{_threads(n)} {images / s:,.0f} images/s" for n, s in seconds.items())
-    return f", {_threads(best)} (measured: {timed})"
-
-
-def _threads(count: int) -> str:
-    return "1 thread" if count == 1 else f"{count} threads"
+    timed = ", ".join(
+        f"{plural(n, 'thread')} {images / s:,.0f} images/s" for n, s in seconds.items()
+    )
+    return f", {plural(best, 'thread')} (measured: {timed})"
 
 
 def _logged(
@@ -271,15 +268,14 @@ def _announce(run: Run, ready: Prepared, how_many: str) -> None:
     # few sets have so many classes that it is worth a word
     share = f", {gibibytes(matrices)} of it for confusion matrices" * (10 * matrices > expected)
     size = config.image_size
-    epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
     lines = [
         f"network   {config.model_name}: {metric(cost.params)} parameters, "
         f"{metric(cost.macs['plain'])} MACs at {size} px, {data.num_classes} classes",
         f"data      {run.data_name}: {data.train_size:,} images to train on, "
         f"{data.test_size:,} to test on, {size} px, batch {config.batch_size}",
         *(f"          {note}" for note in data.source.notes),
-        f"training  {epochs}, seed {config.seed}, {how}; about {gibibytes(expected)} of memory "
-        f"besides the libraries (an estimate){share}",
+        f"training  {plural(config.epochs, 'epoch')}, seed {config.seed}, {how}; about "
+        f"{gibibytes(expected)} of memory besides the libraries (an estimate){share}",
         f"run       {run.path}",
     ]
     screen = console()

@@ -130,7 +130,7 @@ def _incomparable(
     device: "torch.device",
 ) -> str:
     """Why the recorded figures say nothing about the evaluation; empty where they do."""
-    from ..engine.train import resolved_precision
+    from ..engine.precision import resolved_precision
 
     if recorded is None:
         return "nothing is recorded yet"
@@ -215,7 +215,7 @@ def _evaluated(
 
     from ..engine import checkpoint
     from ..engine.evaluate import evaluate
-    from ..engine.train import autocast, resolved_precision
+    from ..engine.precision import autocast, resolved_precision
     from ..layers import depthwise
     from ..measure.data_free import outline
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .precision import Autocast
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,13 @@ def evaluate(
     batches: Iterable[tuple[Tensor, Tensor]],
     num_classes: int,
     *,
-    autocast: Callable[[], Any],
+    autocast: Autocast,
     after_batch: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Evaluate `model` in eval mode over (images, labels) batches; its mode is restored afterwards.
+    """Evaluate `model` in eval mode on batches of images (N, C, H, W) and labels (N,).
 
-    With fewer than five classes, top-5 is over all of them. `after_batch` is called at every batch.
+    With fewer than five classes, top-5 is over all of them. `after_batch` is called after each
+    batch and may raise. The model's mode is restored.
     """
     was_training = model.training
     model.eval()
@@ -60,22 +62,25 @@ def evaluate(
         for images, labels in batches:
             with autocast():
                 logits = model(images)
+            # losses and rankings in float32, whatever the network computes in
             logits = logits.float()
-            # one stable ranking for every figure: a tie counts the same in top-1 and confusion
+            # one ranking for all figures, so that a tie counts the same in top-1 and confusion
             top = logits.topk(min(5, num_classes), 1).indices
             hits = top == labels[:, None]
             loss = F.cross_entropy(logits, labels, reduction="sum").double()
             batch = torch.stack([loss, hits[:, 0].sum().double(), hits.sum().double()])
             cells.append(labels * num_classes + top[:, 0])
+            # sums stay on the device: reading them would wait for it in every batch; in float64
+            # they are exact enough not to depend on the batch size
             sums = batch if sums is None else sums + batch
             count += len(labels)
             after_batch()
     finally:
         model.train(was_training)
     assert sums is not None, "an evaluation needs an image"
-    loss, top1, top5 = sums.tolist()
+    loss_sum, top1, top5 = sums.tolist()
     return Evaluation(
-        loss=loss / count,
+        loss=loss_sum / count,
         top1=100 * top1 / count,
         top5=100 * top5 / count,
         cells=torch.cat(cells).cpu().numpy(),

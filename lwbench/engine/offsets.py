@@ -1,34 +1,58 @@
 """What deformable layers have learned: their offsets and masks on a few images."""
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .precision import Autocast
 
-def deformable_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers that can say their offsets and masks (`layers.deform.DeformConv2d`), by name."""
-    return {n: m for n, m in model.named_modules() if hasattr(m, "offsets_and_masks")}
+
+@runtime_checkable
+class Deformable(Protocol):
+    """A layer with learned sampling points, such as `layers.deform.DeformConv2d`.
+
+    The engine does not import the layers: any module that has these methods is one.
+    """
+
+    def offset_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of the branches that predict offsets and masks."""
+
+    def offsets_and_masks(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return offsets (N, 2 K K, OH, OW) in pixels and masks (N, K K, OH, OW) for input `x`."""
+
+
+def is_deformable(model: nn.Module) -> bool:
+    """Return whether the network has a deformable layer."""
+    return any(_is_deformable(module) for module in model.modules())
+
+
+def _is_deformable(module: nn.Module) -> bool:
+    return isinstance(module, Deformable)
 
 
 @torch.no_grad()
-def sample_offsets(
-    model: nn.Module, images: Tensor, autocast: Callable[[], Any]
+def sampled_offsets(
+    model: nn.Module, images: Tensor, autocast: Autocast
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Each deformable layer's offsets in pixels and masks, (N, 2 K K, H, W) and (N, K K, H, W).
+    """Return offsets and masks of each deformable layer on `images`, as float32, by layer name.
 
-    Leaves the model in eval mode.
+    Shapes as in `Deformable`. Leaves the model in eval mode.
     """
-    seen: dict[str, tuple[Tensor, Tensor]] = {}
+    found: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def look(name: str, module: nn.Module, arguments: tuple[Tensor]) -> None:
-        seen[name] = module.offsets_and_masks(*arguments)
+    def record(name: str, module: nn.Module, inputs: tuple[Tensor]) -> None:
+        assert isinstance(module, Deformable)
+        offset, mask = module.offsets_and_masks(*inputs)
+        found[name] = offset.float(), mask.float()
 
+    # hooks see each layer's own input without a second implementation of the network
     hooks = [
-        module.register_forward_pre_hook(partial(look, name))
-        for name, module in deformable_layers(model).items()
+        module.register_forward_pre_hook(partial(record, name))
+        for name, module in model.named_modules()
+        if _is_deformable(module)
     ]
     model.eval()
     try:
@@ -37,4 +61,22 @@ def sample_offsets(
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: (offset.float(), mask.float()) for name, (offset, mask) in seen.items()}
+    return found
+
+
+def offset_statistics(model: nn.Module, images: Tensor, autocast: Autocast) -> tuple[float, float]:
+    """Return mean and largest |offset| in pixels over all deformable layers."""
+    found = sampled_offsets(model, images, autocast)
+    offsets = torch.cat([offset.abs().flatten() for offset, _ in found.values()])
+    return offsets.mean().item(), offsets.max().item()
+
+
+def offset_arrays(model: nn.Module, images: Tensor, autocast: Autocast) -> dict[str, np.ndarray]:
+    """Return what offsets.npz holds: `images`, `<layer>.offset` and `<layer>.mask`.
+
+    Images as the network gets them, normalised; layers as in `sampled_offsets`.
+    """
+    arrays = {"images": images.float().cpu().numpy()}
+    for name, (offset, mask) in sampled_offsets(model, images, autocast).items():
+        arrays |= {f"{name}.offset": offset.cpu().numpy(), f"{name}.mask": mask.cpu().numpy()}
+    return arrays

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..errors import UsageError
 from ..registry import OPTIMIZERS, Fraction
+from .offsets import Deformable
 
 # torch.optim imports torch._dynamo, which takes longer than a short epoch, when an optimizer is
 # made and at its first step, only to keep torch.compile out of its methods. No optimizer here is
@@ -55,7 +56,7 @@ def parameter_groups(
     offsets = {
         id(parameter)
         for module in model.modules()
-        if hasattr(module, "offset_parameters")
+        if isinstance(module, Deformable)
         for parameter in module.offset_parameters()
     }
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..runs.directory import Row, Run
+from ..runs.directory import Run
 from ..runs.files import explained_writes, replacing
+from ..runs.schema import Row
 from . import checkpoint
 from .curves import Curves
 

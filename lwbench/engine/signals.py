@@ -1,18 +1,24 @@
-"""Signals that wait for a step to finish, or that end what has no steps at once."""
+"""Signals that end a training after the current step, and other work at once."""
 
 import os
 import signal
 import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
-# SIGUSR1: a scheduler's notice that time is up (SLURM's --signal=B:USR1@300)
+# SIGUSR1: a scheduler's notice that the time is nearly up (SLURM's --signal)
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-PATIENCE_S = 20.0  # for the step under way; a compilation or a dead disk may take for ever
+PATIENCE_S = 20.0  # for the current step; a compilation or a dead disk may take for ever
+
+Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
 class Interrupted(BaseException):
-    """A signal ended the work. Not an Exception, which what it passes through might catch.
+    """A signal ended the work. Not an Exception, so that `except Exception` does not catch it.
 
-    `step_finished`: it came between two steps, so that the state can be saved; `saved`: it is.
+    `step_finished`: it was raised between two steps, so that the state can be saved; `saved`:
+    whether it was.
     """
 
     def __init__(self, signum: int, *, step_finished: bool = False) -> None:
@@ -30,10 +36,10 @@ class Interrupted(BaseException):
 
 
 class Signals:
-    """Remembers SIGTERM, SIGINT, SIGUSR1 until `raise_if_received`; a second SIGINT ends at once.
+    """Notes SIGTERM, SIGINT and SIGUSR1 until `raise_if_received` is called.
 
-    Where no step ends within `patience_s`, Interrupted is raised wherever the program stands; with
-    0 always so.
+    A second SIGINT raises KeyboardInterrupt at once. Where no step ends within `patience_s`,
+    Interrupted is raised wherever the program is; with 0, at once.
     """
 
     def __init__(self, patience_s: float = PATIENCE_S) -> None:
@@ -41,22 +47,22 @@ class Signals:
         self._received = 0
         self._timer: threading.Timer | None = None
         self._is_late = False
-        self._before: dict[int, object] = {}
+        self._before: dict[signal.Signals, Handler] = {}
 
     def __enter__(self) -> "Signals":
         for signum in HANDLED:
             try:
-                self._before[signum] = signal.signal(signum, self._remember)
-            except ValueError:  # not the main thread: signals are its owner's business
+                self._before[signum] = signal.signal(signum, self._receive)
+            except ValueError:  # only the main thread may set handlers
                 break
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop_waiting()
+        self._stop_timer()
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
 
-    def _remember(self, signum: int, frame: object) -> None:
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
         if self._is_late:
             raise Interrupted(self._received)
         if self._received == signum == signal.SIGINT:
@@ -71,15 +77,18 @@ class Signals:
         self._timer.start()
 
     def _give_up(self) -> None:
-        self._is_late = True  # and the main thread is told by the signal, sent again
-        signal.pthread_kill(threading.main_thread().ident, self._received)
+        self._is_late = True
+        # An exception of this timer's thread would not reach the main thread. The same signal again
+        # does, and wakes it from a system call as well.
+        if (main := threading.main_thread().ident) is not None:
+            signal.pthread_kill(main, self._received)
 
-    def _stop_waiting(self) -> None:
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
     def raise_if_received(self) -> None:
-        """Raises Interrupted where a signal has come; to be called between steps."""
+        """Raise Interrupted if a signal was received; to be called between steps."""
         if self._received:
-            self._stop_waiting()
+            self._stop_timer()
             raise Interrupted(self._received, step_finished=True)

@@ -1,17 +1,11 @@
-"""The training loop: from a network, data, an optimizer and a schedule to a run directory's
-records.
-"""
+"""The training loop: a network, data, an optimizer and a schedule become a run's records."""
 
-import atexit
 import logging
 import math
-import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -19,20 +13,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import NonFiniteError, UsageError
-from ..runs.directory import METRICS, OFFSET_METRICS, Run
+from ..errors import DamagedError, NonFiniteError, plural
+from ..runs.directory import Run
 from ..runs.provenance import differences
 from ..runs.runconfig import Precision
-from ..runs.schema import Start
+from ..runs.schema import Row, Start
 from . import checkpoint
 from .evaluate import Evaluation, evaluate
-from .offsets import deformable_layers, sample_offsets
+from .offsets import is_deformable, offset_arrays, offset_statistics
 from .optimizers import eager_step
-from .recorder import Recorder
-from .settings import Settings
+from .precision import autocast, compiled, resolved_precision
+from .recorder import Arrays, Recorder
 from .signals import Interrupted, Signals
 
 log = logging.getLogger("lwbench")
+
+FINITE_EVERY = 50  # steps between two looks at the loss within an epoch, on CPUs
+STATISTICS_IMAGES, EXAMPLE_IMAGES = 128, 8  # test images for offsets: per epoch, and at the end
+
+Batch = tuple[Tensor, Tensor]  # images (N, C, H, W), labels (N,) or mixed labels (N, classes)
+Split = Literal["train", "test"]
 
 
 class Batches(Protocol):
@@ -46,53 +46,52 @@ class Batches(Protocol):
     @property
     def class_names(self) -> Sequence[str]: ...
 
-    def train_batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]: ...
+    def train_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]: ...
 
-    def eval_batches(self, split: Literal["test", "train"]) -> Iterator[tuple[Tensor, Tensor]]: ...
+    def eval_batches(self, split: Split) -> Iterator[Batch]: ...
 
 
 class Progress(Protocol):
-    """What the engine tells whoever watches."""
+    """Where the engine reports to; see `logs.EpochProgress`."""
 
     def epoch_starts(self, epoch: int, images_done: int) -> None: ...
 
     def images_done(self, images: int) -> None: ...
 
-    def epoch_ends(self, row: dict[str, Any]) -> None: ...
+    def epoch_ends(self, row: Row) -> None: ...
 
 
-def resolved_precision(precision: Precision, device: torch.device) -> str:
-    """What `precision` means on `device`. Raises UsageError where the device cannot do it."""
-    if precision == "auto":
-        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return "bf16" if has_bf16 else "fp32"
-    if precision == "fp16" and device.type == "cpu":
-        raise UsageError("precision=fp16 needs a GPU; on a CPU choose fp32 or bf16")
-    return precision
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The keys of a `RunConfig` that the training loop reads; see there."""
 
-
-def autocast(precision: str, device: torch.device) -> Callable[[], Any]:
-    """A context manager's maker: autocast to bf16 or fp16, or nothing for fp32."""
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-    return partial(torch.autocast, device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+    epochs: int
+    precision: Precision = "auto"
+    label_smoothing: float = 0.0
+    clip_grad_norm: float | None = None
+    compile: bool = False
 
 
 @dataclass
 class Position:
-    """Where a training stands; all of it travels through the checkpoint."""
+    """How far a training is; part of every checkpoint."""
 
     epoch: int = 0  # finished epochs
-    step: int = 0  # finished optimizer steps of the epoch under way
-    images: int = 0  # of that epoch
-    sums: Tensor | None = None  # loss and correct predictions over those images, on the device
-    train_seconds: float = 0.0  # of that epoch
-    seconds: float = 0.0  # of the whole run
-    best: dict[str, Any] = field(default_factory=dict)
-    rows: list[dict[str, Any]] = field(default_factory=list)  # of metrics.csv
+    step: int = 0  # finished optimizer steps of the current epoch
+    images: int = 0  # of the current epoch
+    sums: Tensor | None = None  # loss and correct predictions over these images; on the device
+    train_seconds: float = 0.0  # of the current epoch
+    seconds: float = 0.0  # of all finished epochs, evaluations included
+    best: dict[str, Any] = field(default_factory=dict)  # figures of the best epoch so far
+    rows: list[Row] = field(default_factory=list)  # of metrics.csv
 
 
 class Training:
-    """One training of `model` on `data`, recorded in `run`, from wherever its checkpoint stands."""
+    """Trains `model` on `data` and records it in `run`, from its last checkpoint on.
+
+    `schedule`: from training progress (epochs, fractional within an epoch) to the learning rate;
+    `save_every`: seconds between two checkpoints within an epoch.
+    """
 
     def __init__(
         self,
@@ -110,27 +109,26 @@ class Training:
         self.run, self.settings, self.device = run, settings, device
         self.precision = resolved_precision(settings.precision, device)
         self.autocast = autocast(self.precision, device)
+        # only fp16 has so small a range that gradients need scaling
         self.scaler = torch.GradScaler(device.type, enabled=self.precision == "fp16")
-        self.forward = _compiled(model) if settings.compile else model
-        self.deformable = deformable_layers(model)
-        self._eager_step = eager_step(optimizer)
+        self.forward = compiled(model) if settings.compile else model
+        self.is_deformable = is_deformable(model)
         self.at = Position()
-        self._began = 0, 0  # finished epochs, and steps of the whole run, when this start began
+        self._eager_step = eager_step(optimizer)
+        self._recorder = Recorder(run)
         self._signals = Signals()
         self._save_every, self._saved = save_every, time.monotonic()  # seconds
-
-    # the loop
+        self._began = 0, 0  # finished epochs, and steps of the whole run, when this start began
 
     def __call__(self, progress: Progress) -> dict[str, Any]:
-        """Train to the last epoch; return the result's figures.
+        """Train to the last epoch and return the result's figures.
 
-        The state is saved after each epoch and every `save_every` seconds. Raises NonFiniteError
-        where the loss is no longer finite, Interrupted after SIGTERM, SIGINT or SIGUSR1, with the
-        state saved if a step has ended, and LwbenchError where the records cannot be completed.
+        Raises NonFiniteError where the loss is no longer finite, Interrupted after SIGTERM, SIGINT
+        or SIGUSR1, with the state saved if a step was finished, and LwbenchError where the records
+        cannot be completed.
         """
-        log.info("%s", self._promise())
+        log.info("%s", self._guarantee())
         self._resume()
-        self._recorder = Recorder(self.run)
         with self._signals:
             try:
                 while self.at.epoch < self.settings.epochs:
@@ -139,93 +137,92 @@ class Training:
                     progress.epoch_ends(row)
                 return self._finish()
             except Interrupted as interruption:
+                # within a step weights and optimizer do not belong together
                 if interruption.step_finished:
                     interruption.saved = self._save()
                 raise
 
-    def _epoch(self, progress: Progress) -> dict[str, Any]:
+    # an epoch
+
+    def _epoch(self, progress: Progress) -> Row:
+        """Train the rest of the current epoch, and evaluate."""
         at, data = self.at, self.data
         progress.epoch_starts(at.epoch + 1, at.images)
+        begin, before = time.monotonic(), at.train_seconds
         if at.sums is None:
             at.sums = torch.zeros(2, device=self.device, dtype=torch.float64)
-        begin, before = time.monotonic(), at.train_seconds
         self.model.train()
         for images, labels in data.train_batches(at.epoch, at.step):
-            rate = self._step(images, labels)
+            at.sums += self._step(images, labels)
             at.step += 1
             at.images += len(images)
             at.train_seconds = before + time.monotonic() - begin
             progress.images_done(at.images)
-            # reading a value waits for the device, which costs nothing on a CPU only
-            if self.device.type == "cpu" and at.step % 50 == 0:
+            # reading a value waits for the device, which costs nothing on CPUs only
+            if self.device.type == "cpu" and at.step % FINITE_EVERY == 0:
                 self._check_finite(float(at.sums[0]), "training")
             self._between_steps()
-        if at.step == data.steps_per_epoch:
-            rate = self._rate(at.step - 1)
-        loss, correct = at.sums.tolist()  # the epoch's one wait for the device
+        loss, correct = at.sums.tolist()  # the only wait for the device in the epoch
         at.train_seconds = before + time.monotonic() - begin
         self._check_finite(loss, "training")
         test = self._evaluate("test")
         self._check_finite(test.loss, "test")
         at.seconds += before + time.monotonic() - begin
-        return (
-            dict(
-                zip(
-                    METRICS,
-                    (
-                        at.epoch + 1,
-                        rate,
-                        loss / at.images,
-                        100 * correct / at.images,
-                        test.loss,
-                        test.top1,
-                        test.top5,
-                        at.images / at.train_seconds,
-                        at.train_seconds,
-                    ),
-                    strict=True,
-                )
-            )
-            | self._offset_metrics()
-        )
+        row: Row = {
+            "epoch": at.epoch + 1,
+            "lr": self._rate(data.steps_per_epoch - 1),
+            "train_loss": loss / at.images,
+            "train_top1": 100 * correct / at.images,
+            "test_loss": test.loss,
+            "test_top1": test.top1,
+            "test_top5": test.top5,
+            "images_per_s": at.images / at.train_seconds,
+            "seconds": at.train_seconds,
+        }
+        if self.is_deformable:
+            images = self._test_images(STATISTICS_IMAGES)
+            mean, largest = offset_statistics(self.model, images, self.autocast)
+            row |= {"offset_mean": mean, "offset_max": largest}
+        return row
+
+    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Take an optimizer step; return its summed loss and correct predictions, shape (2,)."""
+        rate = self._rate(self.at.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["lr_factor"]
+        with self.autocast():
+            logits = self.forward(images)
+        # the loss in float32, whatever the network computes in
+        logits = logits.float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if self.settings.clip_grad_norm is not None:
+            # the norm that is clipped is that of the gradients proper
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_grad_norm)
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)  # skipped where gradients overflowed
+            self.scaler.update()
+        else:
+            self._eager_step()
+        with torch.no_grad():
+            # of mixed labels (mixup, cutmix) the larger share counts
+            truth = labels if labels.ndim == 1 else labels.argmax(1)
+            correct = (logits.argmax(1) == truth).sum()
+            return torch.stack([loss.detach() * len(images), correct])
+
+    def _rate(self, step: int) -> float:
+        return self.schedule(self.at.epoch + step / self.data.steps_per_epoch)
 
     def _between_steps(self) -> None:
         self._signals.raise_if_received()
         if time.monotonic() - self._saved >= self._save_every:
             self._save()
 
-    def _rate(self, step: int) -> float:
-        return self.schedule(self.at.epoch + step / self.data.steps_per_epoch)
-
-    def _step(self, images: Tensor, labels: Tensor) -> float:
-        rate = self._rate(self.at.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["lr_factor"]
-        with self.autocast():
-            logits = self.forward(images)
-        logits = logits.float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        if self.settings.clip_grad_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_grad_norm)
-        self._optimizer_step()
-        with torch.no_grad():
-            truth = labels if labels.ndim == 1 else labels.argmax(1)
-            correct = (logits.argmax(1) == truth).sum()
-            self.at.sums += torch.stack([loss.detach() * len(images), correct])
-        return rate
-
-    def _optimizer_step(self) -> None:
-        if self.scaler.is_enabled():
-            self.scaler.step(self.optimizer)  # skipped where gradients overflowed
-            self.scaler.update()
-        else:
-            self._eager_step()
-
-    def _evaluate(self, split: str) -> Evaluation:
+    def _evaluate(self, split: Split) -> Evaluation:
         return evaluate(
+            # not `forward`: compiling for evaluation would take longer than it saves
             self.model,
             self.data.eval_batches(split),
             self.data.num_classes,
@@ -233,9 +230,13 @@ class Training:
             after_batch=self._between_steps,
         )
 
+    def _test_images(self, count: int) -> Tensor:
+        return next(iter(self.data.eval_batches("test")))[0][:count]
+
     # records
 
-    def _record(self, row: dict[str, Any]) -> None:
+    def _record(self, row: Row) -> None:
+        """Record a finished epoch and go on to the next one."""
         at = self.at
         at.rows.append(row)
         self._recorder.epoch(at.rows)
@@ -247,32 +248,55 @@ class Training:
 
     def _finish(self) -> dict[str, Any]:
         begin = time.monotonic()
-        matrices = {split: self._evaluate(split).confusion for split in ("train", "test")}
-        names = np.array(self.data.class_names, dtype=np.str_)
-        arrays = {"confusion": matrices | {"class_names": names}}
-        if self.deformable:
-            arrays["offsets"] = self._sampled_offsets()
+        confusion: dict[str, np.ndarray] = {
+            "train": self._evaluate("train").confusion,
+            "test": self._evaluate("test").confusion,
+            "class_names": np.array(self.data.class_names, dtype=np.str_),
+        }
+        arrays: dict[str, Arrays] = {"confusion": confusion}
+        if self.is_deformable:
+            images = self._test_images(EXAMPLE_IMAGES)
+            arrays["offsets"] = offset_arrays(self.model, images, self.autocast)
         rows = self.at.rows
         self._recorder.finish(rows, arrays)
-        images = self.data.train_size * len(rows)
+        images_trained = self.data.train_size * len(rows)
         return {
             "epochs": self.settings.epochs,
             "precision": self.precision,
             "seconds": self.at.seconds + time.monotonic() - begin,
-            "images_per_s": images / sum(row["seconds"] for row in rows),
+            "images_per_s": images_trained / sum(row["seconds"] for row in rows),
             "final": _figures(rows[-1]),
             "best": self.at.best,
         }
 
+    def _check_finite(self, loss: float, which: str) -> None:
+        if math.isfinite(loss):
+            return
+        hint = "lower optimizer.lr or set clip_grad_norm=1"
+        if self.is_deformable:
+            hint = "lower optimizer.offset_lr_factor (0.1 is stable), " + hint
+        where = f"epoch {self.at.epoch + 1}, step {self.at.step}"
+        raise NonFiniteError(f"the {which} loss became {loss} in {where}; {hint}")
+
+    # saving and resuming
+
     def _save(self) -> bool:
-        if self.at.sums is not None:  # a state that has diverged replaces no good one
+        """Write a checkpoint; return whether that worked."""
+        # a state that has diverged must not replace a good one
+        if self.at.sums is not None:
             self._check_finite(float(self.at.sums[0]), "training")
         self._saved = time.monotonic()
-        done = self.at.epoch * self.data.steps_per_epoch + self.at.step
-        epochs, steps = self.at.epoch - self._began[0], done - self._began[1]
-        return self._recorder.checkpoint(self._state(), epochs=epochs, steps=steps)
+        epochs, steps = self._done()
+        return self._recorder.checkpoint(
+            self._state(), epochs=epochs - self._began[0], steps=steps - self._began[1]
+        )
+
+    def _done(self) -> tuple[int, int]:
+        """Finished epochs, and optimizer steps of the whole run."""
+        return self.at.epoch, self.at.epoch * self.data.steps_per_epoch + self.at.step
 
     def _state(self) -> dict[str, Any]:
+        """All that the next steps depend on; the data's order follows from epoch and step."""
         at = self.at
         return {
             "model": self.model.state_dict(),
@@ -285,29 +309,40 @@ class Training:
         }
 
     def _resume(self) -> None:
+        """Continue from the last checkpoint, if there is one."""
         path = self.run.checkpoints / "last.pt"
         state = checkpoint.load_newest(path, path.with_name("previous.pt"))
         if state is None:
             return
+        self._restore(state, path)
+        self._began = self._done()
+        at = self.at
+        within = f" and {plural(at.step, 'step')} of epoch {at.epoch + 1}" if at.step else ""
+        log.info("resuming after %s%s", plural(at.epoch, "epoch"), within)
+        self._warn_if_this_start_differs()
+
+    def _restore(self, state: dict[str, Any], path: Path) -> None:
         checkpoint.load_weights(self.model, state, path)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["rng"])
-        if self.device.type == "cuda" and len(state["cuda_rng"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
-        torch.set_num_threads(state["threads"])  # how sums are split decides their last digits
-        position = state["position"]
-        if "rows" not in position:  # the first checkpoints of version 0.1
-            position["rows"] = self._rows_on_disk(position["epoch"])
-        self.at = Position(**position)
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            torch.set_rng_state(state["rng"])
+            # random numbers on a GPU cannot be continued with another number of GPUs
+            if self.device.type == "cuda" and len(state["cuda_rng"]) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all(state["cuda_rng"])
+            # how a sum is divided among threads determines its last digits
+            torch.set_num_threads(state["threads"])
+            self.at = Position(**state["position"])
+        except torch.OutOfMemoryError:
+            raise
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise DamagedError(f"{path} is not the state of such a training: {reason}") from None
         if self.at.sums is not None:
             self.at.sums = self.at.sums.to(self.device)
-        self._began = self.at.epoch, self.at.epoch * self.data.steps_per_epoch + self.at.step
-        log.info("going on after %d epochs and %d steps", self.at.epoch, self.at.step)
-        self._warn_where_this_start_differs()
 
-    def _warn_where_this_start_differs(self) -> None:
-        """Bit-exactness presumes the same code, libraries and device as before."""
+    def _warn_if_this_start_differs(self) -> None:
+        """A bit-exact resume presumes the code, libraries and device of before."""
         *before, now = self.run.environment().starts or (Start(),)
         trained = [start for start in before if start.has_trained]
         if trained and (found := differences(trained[-1], now)):
@@ -318,9 +353,10 @@ class Training:
                 ", ".join(found),
             )
 
-    def _promise(self) -> str:
-        """What resuming keeps. On GPUs, sums by atomic additions have no order of their own."""
-        is_exact = torch.backends.cudnn.deterministic and not self.deformable
+    def _guarantee(self) -> str:
+        """What a resumed run has in common with an uninterrupted one."""
+        # kernels of deformable layers on GPUs add atomically, in an order that varies
+        is_exact = torch.backends.cudnn.deterministic and not self.is_deformable
         if self.device.type == "cpu" or is_exact:
             return "resumed, this run equals an uninterrupted one to the last bit"
         return (
@@ -328,55 +364,13 @@ class Training:
             "an uninterrupted one; its sums may differ in their last digits"
         )
 
-    def _rows_on_disk(self, epochs: int) -> list[dict[str, Any]]:
-        rows = [{k: float(v) for k, v in row.items()} for row in self.run.metrics()[:epochs]]
-        return [row | {"epoch": int(row["epoch"])} for row in rows]
 
-    # safety
-
-    def _check_finite(self, loss: float, which: str) -> None:
-        if math.isfinite(loss):
-            return
-        hint = "lower optimizer.lr or set clip_grad_norm=1"
-        if self.deformable:
-            hint = "lower optimizer.offset_lr_factor (0.1 is stable), " + hint
-        where = f"epoch {self.at.epoch + 1}, step {self.at.step}"
-        raise NonFiniteError(f"the {which} loss became {loss} in {where}; {hint}")
-
-    # deformable layers
-
-    def _test_images(self, count: int) -> Tensor:
-        return next(iter(self.data.eval_batches("test")))[0][:count]
-
-    def _offset_metrics(self) -> dict[str, float]:
-        """Mean and largest |offset| in pixels over all deformable layers, on 128 test images."""
-        if not self.deformable:
-            return {}
-        seen = sample_offsets(self.model, self._test_images(128), self.autocast)
-        offsets = torch.cat([offset.abs().flatten() for offset, _ in seen.values()])
-        return dict(zip(OFFSET_METRICS, (offsets.mean().item(), offsets.max().item()), strict=True))
-
-    def _sampled_offsets(self) -> dict[str, np.ndarray]:
-        """Normalised images, `<layer>.offset` in pixels, `<layer>.mask`."""
-        images = self._test_images(8)
-        arrays = {"images": images.float().cpu().numpy()}
-        for name, (offset, mask) in sample_offsets(self.model, images, self.autocast).items():
-            arrays |= {f"{name}.offset": offset.cpu().numpy(), f"{name}.mask": mask.cpu().numpy()}
-        return arrays
-
-
-def _figures(row: dict[str, Any]) -> dict[str, Any]:
-    return {k: row[k] for k in ("epoch", "test_loss", "test_top1", "test_top5", "train_top1")}
-
-
-def _compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    import torch._dynamo
-
-    # a process killed while it compiles leaves empty libraries behind, on which every later one
-    # that shares the cache would fail: so a cache of our own, that ends with the process
-    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
-        folder = tempfile.mkdtemp(prefix="lwbench-inductor-")
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    torch._dynamo.config.suppress_errors = True  # no compiler, no loss: eager execution goes on
-    return torch.compile(model)
+def _figures(row: Row) -> dict[str, Any]:
+    """The part of a row that result.json holds; see `runs.schema.Figures`."""
+    return {
+        "epoch": row["epoch"],
+        "test_loss": row["test_loss"],
+        "test_top1": row["test_top1"],
+        "test_top5": row["test_top5"],
+        "train_top1": row["train_top1"],
+    }

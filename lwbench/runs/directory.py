@@ -6,7 +6,7 @@ The only contract between training and everything after it. Knows neither torch 
 import csv
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,24 +19,10 @@ from ..errors import UsageError
 from .files import read_json, write_atomically, write_json
 from .provenance import this_start, utc_now
 from .runconfig import RunConfig
-from .schema import Environment, Images, Result
+from .schema import Environment, Images, Result, Row
 
 log = logging.getLogger("lwbench")
 
-METRICS = (
-    "epoch",
-    "lr",
-    "train_loss",
-    "train_top1",
-    "test_loss",
-    "test_top1",
-    "test_top5",
-    "images_per_s",
-    "seconds",
-)
-OFFSET_METRICS = ("offset_mean", "offset_max")  # pixels; networks with deformable layers only
-
-Row = dict[str, Any]  # of metrics.csv, an epoch: numbers by column
 # libyaml's, where it is there: ten times as fast, which a thousand runs notice
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -111,10 +97,10 @@ class Run:
         return self.path.parent.parent.name
 
     @contextmanager
-    def locked(self):
-        """Hold the directory for writing.
+    def locked(self) -> Iterator["Run"]:
+        """Hold the directory for writing; remove what killed writers left half-written.
 
-        Raises UsageError naming the holder where another process does.
+        Raises UsageError, with the holder's name, where another process holds it.
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ an invalid field of the environment counts as unknown, since no figure depends o
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from pydantic import (
     AfterValidator,
@@ -31,6 +31,23 @@ Rate = Annotated[float, Field(ge=0, le=1e12)]  # per second
 # JSON may hold code points that no file or terminal can: they are shown escaped
 Text = Annotated[str, AfterValidator(lambda s: s.encode("utf-8", "backslashreplace").decode())]
 Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]  # ISO 8601, UTC
+
+
+class Row(TypedDict):
+    """A row of metrics.csv: one epoch. Losses are mean cross-entropy, accuracies percent."""
+
+    epoch: int  # from 1
+    lr: float  # at the last step
+    train_loss: float  # over the epoch, with the weights as they were at each step
+    train_top1: float
+    test_loss: float
+    test_top1: float
+    test_top5: float
+    images_per_s: float  # in training, without the evaluation
+    seconds: float  # of training
+    # of networks with deformable layers: |offset| in pixels on the first 128 test images
+    offset_mean: NotRequired[float]
+    offset_max: NotRequired[float]
 
 
 class Figures(BaseModel):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import UsageError, plural
 from ..runs.directory import Run
 from ..runs.records import Record
 from ..runs.runconfig import Overrides, RunConfig
@@ -106,7 +106,7 @@ def summary(planned: Sequence[PlannedRun], at_once: int) -> list[str]:
     """How many runs are in which state, and an estimate of the time, in sentences."""
     counts = {state: sum(p.state == state for p in planned) for state in STATES}
     states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    lines = [f"{_runs(len(planned))}: {states}"]
+    lines = [f"{plural(len(planned), 'run')}: {states}"]
     left = [p for p in planned if p.state not in ("finished", "archived")]
     known = [p.seconds for p in left if p.seconds is not None]
     if not left:
@@ -119,12 +119,8 @@ def summary(planned: Sequence[PlannedRun], at_once: int) -> list[str]:
             f"{'; '.join(sorted({p.basis for p in left if p.seconds is not None}))}"
         )
     if unknown := len(left) - len(known):
-        lines.append(f"no estimate for {_runs(unknown)}: nothing similar has run here yet")
+        lines.append(f"no estimate for {plural(unknown, 'run')}: nothing similar has run here yet")
     return lines
-
-
-def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"
 
 
 def _planned(

@@ -1,0 +1,49 @@
+"""Numeric precision of the forward pass, and its compilation."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from ..runs.runconfig import Precision
+
+Autocast = Callable[[], AbstractContextManager[object]]
+
+
+def resolved_precision(precision: Precision, device: torch.device) -> str:
+    """Return what `precision` means on `device`. Raises UsageError if the device cannot do it."""
+    if precision == "auto":
+        # on CPUs depthwise networks train more slowly in bf16 than in fp32
+        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return "bf16" if has_bf16 else "fp32"
+    if precision == "fp16" and device.type == "cpu":
+        raise UsageError("precision=fp16 needs a GPU; on a CPU choose fp32 or bf16")
+    return precision
+
+
+def autocast(precision: str, device: torch.device) -> Autocast:
+    """Return a factory of contexts that compute in bf16 or fp16; for fp32 they do nothing."""
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    # the dtype is ignored where autocast is disabled, but must be one that the device knows
+    return partial(torch.autocast, device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return `model` compiled by torch.compile; without a compiler it runs as it is."""
+    import torch._dynamo
+
+    # A process that is killed while it compiles leaves empty libraries in the cache, on which every
+    # later process that shares it fails. So each process has a cache of its own and removes it.
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="lwbench-inductor-")
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    torch._dynamo.config.suppress_errors = True
+    return torch.compile(model)
