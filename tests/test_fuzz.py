@@ -19,9 +19,11 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision.datasets import ImageFolder
 
 from lwbench.cli import main
 from lwbench.commands import _training
+from lwbench.data.tree import scan
 from lwbench.engine import checkpoint
 from lwbench.errors import DamagedError, UsageError
 from lwbench.paths import conf_folder
@@ -453,6 +455,83 @@ def test_any_tree_of_files_is_answered_and_leaves_a_whole_run_or_none(cases, tmp
         assert len(results) == (code == 0)
         assert not list(Path().rglob("*.part"))
         assert code != 2 or not Path("runs").exists()
+
+    claim()
+
+
+KNOWN = [".jpg", ".JPEG", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"]
+FURTHER = [".gif", ".jfif", ".JPE", ".tga", ".ico", ".pbm", ".pcx", ".qoi", ".jp2", ".dds"]
+OTHERS = ["", ".txt", ".mp4", ".npy", ".h5", ".mpg", ".png.txt", ".db", "png"]
+HIDDEN = st.sampled_from([".git", "._0.png", ".DS_Store", ".hidden.jpg"])
+FILES = st.builds(str.__add__, NAMES, st.sampled_from(KNOWN + FURTHER + OTHERS))
+NESTED = st.recursive(
+    st.one_of(st.none(), st.sampled_from(["file", "folder"])),  # a file, or a link to one of these
+    lambda inner: st.dictionaries(st.one_of(FILES, NAMES, HIDDEN), inner, max_size=4),
+    max_leaves=12,
+)
+FORESTS = st.dictionaries(st.one_of(NAMES, NAMES, FILES, HIDDEN), NESTED, max_size=4)
+
+
+def grown(place, tree, targets):
+    """Make files, folders and links at `place`."""
+    if isinstance(tree, dict):
+        place.mkdir()
+        for name, inner in tree.items():
+            grown(place / name, inner, targets)
+    elif tree is None:
+        place.touch()
+    else:
+        place.symlink_to(targets[tree])
+
+
+@times(60, 3000)
+def test_any_tree_has_the_images_that_image_folder_finds_less_hidden_and_further_ones(
+    cases, tmp_path
+):
+    Image.init()
+    undecodable = {"BUFR", "GRIB", "HDF5", "MPEG"}
+    endings = tuple(
+        ending
+        for ending, name in Image.registered_extensions().items()
+        if name in Image.OPEN and name not in undecodable
+    )
+    targets = {"file": tmp_path / "image.png", "folder": tmp_path / "folder"}
+    targets["file"].touch()
+    grown(targets["folder"], {"a.png": None, "deep": {"b.jfif": None, "c.txt": None}}, targets)
+    root = tmp_path / "tree"
+
+    def is_image(path):
+        return path.lower().endswith(endings)
+
+    def is_hidden(name):
+        return any(part.startswith(".") for part in name.split("/"))
+
+    @cases
+    @given(FORESTS)
+    def claim(forest):
+        shutil.rmtree(root, ignore_errors=True)
+        grown(root, forest, targets)
+        found = scan(root)
+        try:
+            wanted = ImageFolder(str(root), is_valid_file=is_image, allow_empty=True)
+        except FileNotFoundError:  # no folder at all
+            assert not found.class_names
+            return
+        assert found.class_names == [name for name in wanted.classes if not is_hidden(name)]
+        samples = {(os.path.relpath(p, root), wanted.classes[c]) for p, c in wanted.samples}
+        assert {
+            (found.relative(path), found.class_names[label])
+            for path, label in zip(found.paths, found.labels, strict=True)
+        } == {(name, label) for name, label in samples if not is_hidden(name)}
+        assert len(set(found.paths)) == len(found.paths)
+        # and everything else is counted
+        others = 0
+        for place, folders, files in os.walk(root, followlinks=True):
+            others += sum(is_hidden(name) for name in folders)
+            folders[:] = [name for name in folders if not is_hidden(name)]
+            is_top = place == str(root)
+            others += sum(is_top or is_hidden(name) or not is_image(name) for name in files)
+        assert sum(count for count, _ in found.passed_over.values()) == others
 
     claim()
 

@@ -184,7 +184,10 @@ def _passed_over(listing: Listing) -> str:
 def _kinds(listing: Listing) -> str:
     """Format kinds of files with their numbers, most frequent first: `10 .txt (ant/notes.txt)`."""
     kinds = sorted(listing.passed_over.items(), key=lambda item: -item[1][0])
-    texts = [f"{count:,} {kind} ({shown(example)})" for kind, (count, example) in kinds[:5]]
+    texts = [
+        f"{count:,} {kind.replace('images', 'image') if count == 1 else kind} ({shown(example)})"
+        for kind, (count, example) in kinds[:5]
+    ]
     return ", ".join(texts) + (", ..." if len(kinds) > 5 else "")
 
 

@@ -72,9 +72,10 @@ class Listing:
         return np.bincount(labels, minlength=len(self.class_names)).tolist()
 
     def note(self, kind: str, path: str) -> None:
-        """Count a file that is passed over; the first path of a kind is its example."""
-        count, example = self.passed_over.get(kind, (0, self.relative(path)))
-        self.passed_over[kind] = count + 1, example
+        """Count a file that is passed over; the first path by name is the example of its kind."""
+        name = self.relative(path)
+        count, example = self.passed_over.get(kind, (0, name))
+        self.passed_over[kind] = count + 1, min(example, name)
 
 
 def scan(folder: Path, skip: frozenset[str] = frozenset()) -> Listing:
