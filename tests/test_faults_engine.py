@@ -228,7 +228,9 @@ def test_out_of_memory_names_batch_and_image_size(job, tmp_path, monkeypatch, ca
 def test_a_state_that_has_diverged_replaces_no_checkpoint(tmp_path):
     with pytest.raises(LwbenchError, match="loss became"):
         training(tmp_path, lr=1e30, save_every=1e-6)(Silent())
-    for path in (tmp_path / "checkpoints").glob("*.pt"):
+    saved = list((tmp_path / "checkpoints").glob("*.pt"))
+    assert saved
+    for path in saved:
         position = checkpoint.load(path)["position"]
         assert position["sums"] is None or position["sums"].isfinite().all()
 
