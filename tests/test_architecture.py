@@ -140,6 +140,11 @@ def test_few_things_lie_directly_under_the_package():
     assert len(modules | packages) <= 18
 
 
+def test_tables_and_report_together_stay_small():
+    files = [p for package in ("tables", "report") for p in (PACKAGE / package).glob("*.py")]
+    assert sum(len(path.read_text().splitlines()) for path in files) < 3100
+
+
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_only_config_knows_hydra_and_omegaconf(path):
     roots = {unit(name) for name in imports(path)}
