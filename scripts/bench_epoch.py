@@ -147,7 +147,6 @@ def ours(images: Tensor, labels: Tensor, rotation: float) -> Callable:
         test=few,
         stored=32,
         window=32,
-        published_classes=None,
         mean=MEAN,
         std=STD,
         digest="",

@@ -330,6 +330,9 @@ def test_a_sample_in_a_published_sets_place_fills_no_cell(lwbench):
     code, out, err = lwbench("table", *table, "kept=false", "format=json")
     (cell,) = json.loads(out)
     assert code == 0 and (cell["verdict"], cell["measured"], cell["n"]) == ("open", None, None)
-    assert re.search(r"not of cifar100 as published \(2 classes instead of 100\)", err)
+    assert re.search(
+        r"not of cifar100 as published \(2 classes instead of 100, 26 images instead of 60,000\)",
+        err,
+    )
     code, out, err = lwbench("reproduce", *table, "dry_run=true", "kept=false")
     assert code == 2 and "2 classes instead of 100" in err

@@ -78,7 +78,7 @@ def check(config: dict[str, Any]) -> int:
     repeated, pairs = _equal_images(train, test)
     lines = [_balance(name, listing) for name, listing in splits.parts if listing.class_names]
     lines += [f"note: {note}" for note in (*splits.notes, *repeated)]
-    problems = _bad(train) + _bad(test) + [" ".join(f.split("\n")) for f in splits.faults] + pairs
+    problems = _bad(train) + _bad(test) + ["; ".join(f.split("\n")) for f in splits.faults] + pairs
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
     screen = console()
     for line in (*lines, *problems, count if problems else "nothing wrong"):
@@ -137,8 +137,9 @@ def _examined(part: Part, progress: CountProgress) -> Report:
 
 def _balance(name: str, listing: Listing) -> str:
     counts = listing.per_class()
+    classes = "class" if len(counts) == 1 else "classes"
     return (
-        f"{name:<6}{sum(counts):,} images in {len(counts):,} classes, a class has "
+        f"{name:<6}{sum(counts):,} images in {len(counts):,} {classes}, a class has "
         f"{min(counts):,} to {max(counts):,} of them, the median {statistics.median(counts):,g}"
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..runs.images import unlike_published
 from ..runs.schema import Images
 
 log = logging.getLogger("lwbench")
@@ -55,24 +56,17 @@ class Source:
     mean: Channels
     std: Channels
     digest: str
-    published_classes: int | None = None
-    published_images: int | None = None
     fingerprint: str | None = None
     content: str | None = None
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        found = len(self.class_names)
-        if self.published_classes not in (None, found):
+        if how := unlike_published(self.images(None), self.name):
             log.warning(
-                "data %s: %d classes found, %d published", self.name, found, self.published_classes
-            )
-        images = len(self.train) + len(self.test)
-        if self.published_images not in (None, images):
-            log.warning(
-                "data %s: %d images found, %d published: a sample, or half an archive unpacked?",
-                *(self.name, images, self.published_images),
+                "data %s: not as published (%s), so its runs fill no published cell; a sample, or "
+                "half an archive?",
+                *(self.name, how),
             )
 
     def images(self, root: str | None) -> Images:
@@ -149,7 +143,6 @@ def resident_source(
     name: str,
     class_names: list[str],
     arrays: dict[str, np.ndarray],
-    published_classes: int | None = None,
     digest: str | None = None,
     fingerprint: str | None = None,
     notes: tuple[str, ...] = (),
@@ -174,7 +167,6 @@ def resident_source(
         mean=mean,
         std=std,
         digest=digest or content_digest(class_names, *(arrays[k] for k in sorted(arrays))),
-        published_classes=published_classes,
         fingerprint=fingerprint,
         notes=notes,
     )

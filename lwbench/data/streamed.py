@@ -39,8 +39,6 @@ def streamed_source(
     crop: float,
     cache: str | None,
     skip_bad_images: bool,
-    published_classes: int | None = None,
-    published_images: int | None = None,
 ) -> Source:
     """Make a source of image files; the arguments are those of `sets.ImageFiles`.
 
@@ -69,8 +67,6 @@ def streamed_source(
         mean=mean,
         std=std,
         digest=splits.digest,
-        published_classes=published_classes,
-        published_images=published_images,
         fingerprint=fingerprint,
         content=content,
         left_out=tuple(left_out),

@@ -51,13 +51,16 @@ def unlike_published(images: Images, data: str) -> str:
     total = None
     if images.train_size is not None and images.test_size is not None:
         total = images.train_size + images.test_size
+    found = []
     if not _agree(images.classes, known.classes):
-        return f"{images.classes} classes instead of {known.classes}"
+        found.append(f"{images.classes} classes instead of {known.classes}")
     if not _agree(total, known.images):
-        return f"{total:,} images instead of {known.images:,}"
-    if not _agree(images.train_size, known.train):
-        return f"{images.train_size:,} training images instead of {known.train:,}"
-    return "" if _agree(names, known.names) else "other class names"
+        found.append(f"{total:,} images instead of {known.images:,}")
+    elif not _agree(images.train_size, known.train):
+        found.append(f"{images.train_size:,} training images instead of {known.train:,}")
+    if not found and not _agree(names, known.names):
+        found.append("other class names")
+    return ", ".join(found)
 
 
 def is_same(then: Images, now: Images) -> bool:

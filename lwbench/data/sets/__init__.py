@@ -69,8 +69,6 @@ class ImageFiles(Dataset):
     cache: str | None = None
     on_bad_image: OnBadImage = "raise"
     split_seed: int = 0
-    published_classes: int | None = None
-    published_images: int | None = None
     download: Callable[[], None] | None = None
 
     def splits(self) -> Splits:
@@ -98,6 +96,4 @@ class ImageFiles(Dataset):
             crop=self.crop,
             cache=self.cache,
             skip_bad_images=self.on_bad_image == "skip",
-            published_classes=self.published_classes,
-            published_images=self.published_images,
         )

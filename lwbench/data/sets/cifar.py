@@ -38,7 +38,6 @@ class Archive:
     folder: str
     files: tuple[str, ...]
     size: str
-    classes: int
 
 
 ARCHIVES = {
@@ -47,9 +46,8 @@ ARCHIVES = {
         "cifar-10-batches-py",
         (*(f"data_batch_{n}" for n in range(1, 6)), "test_batch", "batches.meta"),
         "170 MB",
-        10,
     ),
-    "cifar100": Archive("CIFAR100", "cifar-100-python", ("train", "test", "meta"), "169 MB", 100),
+    "cifar100": Archive("CIFAR100", "cifar-100-python", ("train", "test", "meta"), "169 MB"),
 }
 
 
@@ -143,7 +141,6 @@ class Cifar(Dataset):
             self.name,
             class_names,
             arrays,
-            published_classes=ARCHIVES[self.name].classes,
             digest=digest,
             fingerprint=fingerprint,
             notes=(*notes, *twin_notes((train, test))),

@@ -68,9 +68,7 @@ class Digits(Dataset):
             "test_labels": labels[out],
         }
         class_names = [str(n) for n in range(10)]
-        return resident_source(
-            "digits", class_names, arrays, published_classes=10, fingerprint=self.fingerprint()
-        )
+        return resident_source("digits", class_names, arrays, fingerprint=self.fingerprint())
 
 
 def _read() -> tuple[np.ndarray, np.ndarray]:

@@ -80,7 +80,6 @@ def imagenet(
         crop=crop,
         cache=cache,
         on_bad_image=on_bad_image,
-        published_classes=1000,
     )
 
 
@@ -124,8 +123,6 @@ def caltech256(
         crop=crop,
         cache=cache,
         on_bad_image=on_bad_image,
-        published_classes=256,
-        published_images=29_780,
     )
 
 
