@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lwbench.cli import main
-from lwbench.runs.records import KEPT_FILES, chosen, devices, keep, records, revisions
+from lwbench.runs.records import ARCHIVED_FILES, archive, chosen, devices, records, revisions
 from lwbench.tables import studies
 
 FIGURES = {"epoch": 1, "test_loss": 1.0, "test_top1": 60.0, "test_top5": 90.0, "train_top1": 50.0}
@@ -40,8 +40,8 @@ def finished(tmp_path):
 def test_runs_are_found_local_before_kept(tmp_path, finished):
     finished(seed=1)
     finished("measured", seed=2)
-    assert [(r.result.seed, r.kept) for r in records(tmp_path)] == [(1, False), (2, True)]
-    assert [r.result.seed for r in records(tmp_path, kept=False)] == [1]
+    assert [(r.result.seed, r.is_archived) for r in records(tmp_path)] == [(1, False), (2, True)]
+    assert [r.result.seed for r in records(tmp_path, archived=False)] == [1]
 
 
 def test_an_unfinished_run_is_no_record(tmp_path, finished):
@@ -114,10 +114,10 @@ def test_an_error_rate_is_what_is_missing_to_hundred(tmp_path, finished):
 def test_what_is_kept_has_no_weights_and_is_read_again(tmp_path, finished):
     finished()
     (record,) = records(tmp_path)
-    target = keep(record, tmp_path)
-    assert {path.name for path in target.rglob("*")} <= set(KEPT_FILES)
+    target = archive(record, tmp_path)
+    assert {path.name for path in target.rglob("*")} <= set(ARCHIVED_FILES)
     again = records(tmp_path)[1]
-    assert again.kept and again.result == record.result and again.metrics == record.metrics
+    assert again.is_archived and again.result == record.result and again.metrics == record.metrics
 
 
 # env.json: every start of a run

@@ -15,7 +15,7 @@ from lwbench.cli import main
 from lwbench.config import train_configs
 from lwbench.errors import UsageError
 from lwbench.runs.directory import Run
-from lwbench.runs.records import keep, records
+from lwbench.runs.records import archive, records
 from lwbench.sweeps import plan as plans
 from lwbench.tables import published
 from lwbench.tables.selection import selected
@@ -48,7 +48,7 @@ def own(tmp_path, monkeypatch):
 def planned(extra, wanted, out, kept=True):
     tables = selected(published.load("ldc/4"), None, "cifar10")
     composed = train_configs(requests(tables, (*extra, f"out={out}")))
-    return plans.plan(composed, wanted, records(Path(out), kept=kept))
+    return plans.plan(composed, wanted, records(Path(out), archived=kept))
 
 
 def directory(run):
@@ -107,7 +107,7 @@ def test_kept_runs_count_as_finished_unless_told_otherwise(tmp_path):
     first, *_ = planned((), [0], tmp_path)
     finish(first)
     (record,) = records(tmp_path)
-    keep(record, tmp_path)
+    archive(record, tmp_path)
     (record.run.path / "result.json").unlink()
     assert planned((), [0], tmp_path)[0].state == "archived"
     assert planned((), [0], tmp_path, kept=False)[0].state == "missing"

@@ -40,7 +40,7 @@ def tabulate(
     if "runs" in keys:
         filled = _of_runs(keys, overrides)
     else:
-        found = records(Path(keys.get("out", "outputs")), kept=keys["kept"] == "true")
+        found = records(Path(keys.get("out", "outputs")), archived=keys["kept"] == "true")
         tables = published.load(keys.get("table", "all"))
         tables = selected(tables, *(keys.get(part) for part in PARTS))
         chosen = study(tables, found, overrides, keys["select"], compose)
@@ -65,7 +65,9 @@ def _of_runs(keys: Mapping[str, str], overrides: Sequence[str]) -> list[FilledTa
             f"{wrong[0]} cannot be combined with runs=, which shows a folder's runs as they are"
         )
     folder = Path(keys["runs"])
-    tables, rows = ablation.tables_of(folder, ablation.under(folder, kept=keys["kept"] == "true"))
+    tables, rows = ablation.tables_of(
+        folder, ablation.under(folder, archived=keys["kept"] == "true")
+    )
     tables = selected(tables, *(keys.get(part) for part in PARTS))
     return [ablation.filled(table, rows, keys["select"]) for table in tables]
 

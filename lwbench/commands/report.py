@@ -39,7 +39,7 @@ def write_report(values: dict[str, str]) -> Path:
     from ..tables import cells, published
 
     out = Path(values.get("out", "outputs"))
-    found = records(out, kept=values["kept"] == "true")
+    found = records(out, archived=values["kept"] == "true")
     loaded = published.load("all")
     wanted = [request for table in loaded for request in cells.requirements(table)]
     trains = {f.train: None for table in loaded for f in table.figures if f.train is not None}

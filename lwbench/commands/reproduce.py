@@ -55,11 +55,11 @@ def run(arguments: list[str], flags: set[str]) -> int:
         raise UsageError("no accuracy among these cells; lwbench table shows what is counted")
     configs = train_configs([*wanted, *requests(tables)])
     out = configs[wanted[0]].out
-    found = records(Path(out), kept=keys["kept"] == "true")
+    found = records(Path(out), archived=keys["kept"] == "true")
     seeds = plan.seeds(keys.get("seeds", "3"))
     refused = asked(tables, overrides, configs, found).refused(tables)
     for record in refused:
-        if not record.kept and record.result.seed in seeds:  # in the place of a needed run
+        if not record.is_archived and record.result.seed in seeds:  # in the place of a needed run
             raise UsageError(
                 f"{record.run.path} is not of {record.result.data} as published: "
                 f"{unlike_published(record.data, record.result.data)}\nit fills no published cell; "

@@ -34,27 +34,25 @@ def save(path: Path, state: dict[str, Any], previous: Path | None = None) -> Non
     """
     with replacing(path, previous) as file:
         archive = _Archive(file)
-        torch.save(state, cast(IO[bytes], archive))  # which calls write and flush alone
+        # torch.save calls nothing but write and flush
+        torch.save(state, cast(IO[bytes], archive))
         archive.close()
 
 
 class _Archive:
-    """The file that torch.save writes a zip archive to; adds a comment with the archive's digest.
-
-    The comment's length, the last two bytes of the archive, stands before the comment and is part
-    of what the digest covers. So the last two bytes are held back until the end is known.
-    """
+    """The file that torch.save writes a zip archive to; adds the archive's digest as a comment."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._digest = file, hashlib.sha256()
+        # The archive ends with the length of its comment, which torch writes as 0. The digest
+        # covers the length, so the last two bytes are held back until the archive is complete.
         self._held = b""
         self._error: BaseException | None = None
 
     def write(self, data: bytes | memoryview) -> int:
-        """Take a piece of the archive; an error is kept for `close`.
-
-        The caller is C++ code that answers an exception by writing the rest of its archive.
-        """
+        """Take the next bytes of the archive. Errors are raised by `close`."""
+        # The caller is C++ code, which answers an exception by writing the rest of the archive and
+        # raises an error of its own, without the reason: so it is not told.
         if self._error is None:
             try:
                 self._take(memoryview(data).cast("B"))
@@ -63,10 +61,10 @@ class _Archive:
         return len(data)
 
     def flush(self) -> None:
-        """torch.save calls it; `replacing` flushes the file."""
+        """Do nothing; the file is flushed when it is complete."""
 
     def close(self) -> None:
-        """Write the end and the digest. Raises what `write` was stopped by."""
+        """Write the end and the digest. Raises the error that ended writing."""
         if self._error is not None:
             raise self._error
         self._emit(_COMMENT.to_bytes(2, "little"))
@@ -75,7 +73,8 @@ class _Archive:
     def _take(self, piece: memoryview) -> None:
         if len(piece) < 2:
             piece = memoryview(self._held + piece)
-        else:  # as nearly always; large pieces are not copied
+        else:
+            # as nearly always: a tensor comes as one piece, and is not copied
             self._emit(self._held)
         self._emit(piece[:-2])
         self._held = bytes(piece[-2:])
@@ -94,10 +93,11 @@ def load(path: Path) -> dict[str, Any]:
         with open(path, "rb") as file:
             _check_digest(file)
             file.seek(0)
+            # weights_only: tensors and plain data; pickled code would run as soon as it is read
             state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UsageError(f"no checkpoint at {path}") from None
-    except Exception as error:  # torch raises many kinds for a damaged file
+    except Exception as error:  # torch raises exceptions of many types for damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DamagedError(f"{path} is not a readable checkpoint: {reason[:200]}") from None
     if not isinstance(state, dict):
@@ -130,16 +130,19 @@ def load_newest(last: Path, previous: Path) -> dict[str, Any] | None:
 
 
 def _check_digest(file: BinaryIO) -> None:
-    """Raises ValueError for an archive that was cut or changed. Other tools' have no digest."""
+    """Raise ValueError for an archive that was truncated or changed after it was written."""
+    # files of old versions of torch are not archives
     if file.read(2) != b"PK":
         return
     size = file.seek(0, os.SEEK_END)
     start = file.seek(max(0, size - _LONGEST_END))
     tail = file.read()
+    # behind this record there is nothing but the comment: anything else, or less, is damage
     found = tail.rfind(_END)
     length, comment = tail[found + 20 : found + 22], tail[found + 22 :]
     if found < 0 or len(comment) != int.from_bytes(length, "little"):
-        raise ValueError("it is cut off")
+        raise ValueError("it is truncated")
+    # other tools write no comment
     if not comment:
         return
     file.seek(0)
@@ -147,7 +150,8 @@ def _check_digest(file: BinaryIO) -> None:
     while left > 0:
         piece = file.read(min(left, _PIECE))
         digest.update(piece)
-        left -= len(piece) or left  # a file that became shorter meanwhile
+        # nothing is read where the file has become shorter meanwhile
+        left -= len(piece) or left
     if comment != _comment(digest):
         raise ValueError("its digest does not match its content")
 
@@ -157,11 +161,12 @@ def _comment(digest: "hashlib._Hash") -> bytes:
 
 
 def weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The network's weights in a checkpoint of ours, of other tools, or in a bare state dict."""
+    """Return the network's weights from a checkpoint, ours or another tool's, or a state dict."""
     for key in ("model", "state_dict"):
         if isinstance(state.get(key), dict):
             state = state[key]
             break
+    # DistributedDataParallel and torch.compile wrap the network in a module of these names
     prefixes = ("module.", "_orig_mod.")
     return {_without(str(key), prefixes): value for key, value in state.items()}
 
@@ -173,7 +178,7 @@ def _without(key: str, prefixes: tuple[str, ...]) -> str:
 
 
 def load_weights(model: nn.Module, state: dict[str, Any], where: Path) -> None:
-    """Put a checkpoint's weights into `model`. Raises UsageError as `check_fits` does."""
+    """Load a checkpoint's weights into `model`. Raises UsageError as `check_fits` does."""
     check_fits(model, state, where)
     given = OrderedDict(weights(state))
     # Some networks (MNASNet) ask for the version of a module's format, which a plain dictionary
@@ -183,12 +188,15 @@ def load_weights(model: nn.Module, state: dict[str, Any], where: Path) -> None:
 
 
 def check_fits(model: nn.Module, state: dict[str, Any], where: Path) -> None:
-    """Raises UsageError naming what differs: a class count, or the first key or shape that does."""
+    """Raise UsageError naming the class count, or the first key or shape, that differs."""
     given, own = weights(state), model.state_dict()
-    for key in own.keys() & given.keys():
+    for key in own:
+        if key not in given:
+            continue
         ours, theirs = own[key].shape, getattr(given[key], "shape", None)
         if ours == theirs:
             continue
+        # only the number of outputs differs: nearly always another number of classes
         if theirs and ours[1:] == theirs[1:]:
             raise UsageError(
                 f"{where} is of a network with {theirs[0]} classes or channels at {key!r}, "

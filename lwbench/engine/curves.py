@@ -19,6 +19,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from ..runs.schema import Row
 
+# Tag -> column of metrics.csv. TensorBoard groups plots by what is before the slash.
 TAGS = {
     "train/loss": "train_loss",
     "train/top1": "train_top1",
@@ -49,6 +50,7 @@ class Curves:
             version = Event(wall_time=time.time(), step=1, file_version="brain.Event:2")
             events = [version, Event(wall_time=time.time(), step=1, session_log=start), *events]
         self._append(events)
+        # only now: what could not be written is written with the next epoch
         self._epochs = len(rows)
 
     def _append(self, events: Sequence[Event]) -> None:

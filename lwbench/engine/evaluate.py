@@ -54,6 +54,7 @@ def evaluate(
     batch and may raise. The model's mode is restored.
     """
     was_training = model.training
+    # running statistics in batch norms, no dropout
     model.eval()
     sums: Tensor | None = None
     cells: list[Tensor] = []
@@ -76,6 +77,7 @@ def evaluate(
             count += len(labels)
             after_batch()
     finally:
+        # `after_batch` may have raised; the network is saved and used again all the same
         model.train(was_training)
     assert sums is not None, "an evaluation needs an image"
     loss_sum, top1, top5 = sums.tolist()

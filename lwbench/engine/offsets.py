@@ -30,6 +30,7 @@ def is_deformable(model: nn.Module) -> bool:
 
 
 def _is_deformable(module: nn.Module) -> bool:
+    # a function of its own: after isinstance, mypy takes the module for nothing but the protocol
     return isinstance(module, Deformable)
 
 
@@ -46,6 +47,7 @@ def sampled_offsets(
     def record(name: str, module: nn.Module, inputs: tuple[Tensor]) -> None:
         assert isinstance(module, Deformable)
         offset, mask = module.offsets_and_masks(*inputs)
+        # bf16 has too few digits for statistics, and NumPy does not know it
         found[name] = offset.float(), mask.float()
 
     # hooks see each layer's own input without a second implementation of the network
@@ -54,6 +56,7 @@ def sampled_offsets(
         for name, module in model.named_modules()
         if _is_deformable(module)
     ]
+    # batch norms of the branches as in an evaluation, and none of their statistics changed
     model.eval()
     try:
         with autocast():

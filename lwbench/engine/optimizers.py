@@ -1,4 +1,4 @@
-"""Optimizers, and which parameters they decay or train at a rate of their own."""
+"""Optimizers, and which parameters have weight decay or a learning rate of their own."""
 
 import inspect
 from collections.abc import Callable
@@ -47,12 +47,13 @@ def parameter_groups(
     decay_depthwise: bool,
     offset_lr_factor: float,
 ) -> list[dict[str, Any]]:
-    """Parameters grouped by weight decay and learning rate; each group has `lr_factor`.
+    """Group the parameters by weight decay and learning rate; each group has `lr_factor`.
 
-    `decay_norm_bias`: decay norms and biases too; `decay_depthwise`: decay depthwise kernels too
-    (mbv1: "small or no weight decay" on them). Parameters of offset and mask branches train at
-    `offset_lr_factor` times the rate.
+    `decay_norm_bias`: also decay norms and biases. `decay_depthwise`: also decay depthwise kernels
+    (mbv1 recommends "very little or no weight decay" on them). Offset and mask branches are trained
+    at `offset_lr_factor` times the learning rate.
     """
+    # by identity: tensors compare element by element
     offsets = {
         id(parameter)
         for module in model.modules()
@@ -61,14 +62,17 @@ def parameter_groups(
     }
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for module in model.modules():
+        # one filter per input channel; a convolution of a single channel is an ordinary one
         is_depthwise = isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
         for parameter in module.parameters(recurse=False):
+            # norms and biases are vectors; kernels of all layers have two dimensions or more
             is_kernel = parameter.ndim > 1
             decays = (decay_norm_bias or is_kernel) and (
                 decay_depthwise or not (is_depthwise and is_kernel)
             )
             factor = offset_lr_factor if id(parameter) in offsets else 1.0
             groups.setdefault((weight_decay if decays else 0.0, factor), []).append(parameter)
+    # the training loop sets the learning rate of each group before every step, times `lr_factor`
     return [
         {"params": parameters, "weight_decay": decay, "lr_factor": factor}
         for (decay, factor), parameters in groups.items()
@@ -87,7 +91,7 @@ def sgd(
     decay_depthwise: bool = True,
     offset_lr_factor: NonNegativeFloat = 1.0,
 ) -> torch.optim.Optimizer:
-    """Stochastic gradient descent with momentum, fused.
+    """Stochastic gradient descent with momentum, also in Nesterov's form.
 
     Raises UsageError for Nesterov's form without momentum.
     """
@@ -100,6 +104,7 @@ def sgd(
         decay_depthwise=decay_depthwise,
         offset_lr_factor=offset_lr_factor,
     )
+    # fused: one kernel updates all parameters, which small networks notice
     return torch.optim.SGD(groups, lr, momentum, nesterov=nesterov, fused=True)
 
 
@@ -116,8 +121,9 @@ def rmsprop(
     decay_depthwise: bool = True,
     offset_lr_factor: NonNegativeFloat = 1.0,
 ) -> torch.optim.Optimizer:
-    """RMSprop (mbv1). `alpha` is the decay of the squared gradient's mean, `eps` is added to its
-    root.
+    """RMSprop, the optimizer of mbv1.
+
+    `alpha`: decay of the mean of squared gradients; `eps` is added to its root.
     """
     groups = parameter_groups(
         model,
@@ -126,6 +132,7 @@ def rmsprop(
         decay_depthwise=decay_depthwise,
         offset_lr_factor=offset_lr_factor,
     )
+    # torch has no fused RMSprop; foreach is the next fastest
     return torch.optim.RMSprop(groups, lr, alpha, eps, momentum=momentum, foreach=True)
 
 
@@ -142,7 +149,7 @@ def adamw(
     decay_depthwise: bool = True,
     offset_lr_factor: NonNegativeFloat = 1.0,
 ) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter, ICLR 2019), fused."""
+    """AdamW (Loshchilov & Hutter, ICLR 2019)."""
     groups = parameter_groups(
         model,
         weight_decay=weight_decay,

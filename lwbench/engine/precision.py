@@ -45,5 +45,6 @@ def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
         folder = tempfile.mkdtemp(prefix="lwbench-inductor-")
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    # what cannot be compiled, or has no compiler, is executed as written
     torch._dynamo.config.suppress_errors = True
     return torch.compile(model)

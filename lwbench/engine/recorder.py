@@ -1,4 +1,4 @@
-"""What a training writes while it runs. A full disk costs one warning, and no result."""
+"""Records of a training while it runs; a full disk costs a warning, but neither run nor result."""
 
 import copy
 import logging
@@ -25,7 +25,7 @@ class Recorder:
     def __init__(self, run: Run) -> None:
         self.run = run
         self._curves = Curves(run.path)
-        # what is not on the disk yet
+        # what could not be written yet
         self._best: dict[str, Any] | None = None
         self._last: dict[str, Any] | None = None
         self._has_warned = False
@@ -50,7 +50,7 @@ class Recorder:
         if is_saved:
             self._attempt(lambda: self.run.record_progress(epochs=epochs, steps=steps))
         elif self._best is not None:
-            # its tensors are those that training changes, and the next epoch may be a worse one
+            # training goes on to change these very tensors, and may make them worse
             self._best = copy.deepcopy(self._best)
         return is_saved
 
@@ -61,6 +61,7 @@ class Recorder:
             for name, content in arrays.items():
                 _write_arrays(self.run.path / f"{name}.npz", content)
             self._write_checkpoints()
+        # curves are for looking at: no result is lost without them
         self._attempt(lambda: self._curves.write(rows))
 
     def _write_checkpoints(self) -> None:
@@ -92,4 +93,5 @@ class Recorder:
 
 def _write_arrays(path: Path, arrays: Arrays) -> None:
     with replacing(path) as file:
+        # arrays of objects would be pickled, and readers would have to allow that
         np.savez_compressed(file, allow_pickle=False, **arrays)

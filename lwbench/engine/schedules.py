@@ -1,9 +1,8 @@
 """Learning-rate schedules: pure functions of training progress, so that resuming needs no state.
 
 A builder takes the base learning rate and the number of epochs and returns a function from progress
-(epochs done, fractional within an epoch) to the learning rate. torch's schedulers are the oracle of
-the tests. With `interval="epoch"` the rate changes between epochs only, with "step" at every
-optimizer step.
+(epochs, fractional within an epoch) to the learning rate. With `interval="epoch"` the rate changes
+between epochs only, with "step" at every optimizer step. The tests compare with torch's schedulers.
 """
 
 import math
@@ -23,8 +22,10 @@ def _with_warmup(
     schedule: Schedule, lr: float, warmup_epochs: float, interval: Interval
 ) -> Schedule:
     def at(progress: float) -> float:
-        if progress < warmup_epochs:  # linear from 1 / 100 of the rate
+        # linear, at every step; from 1 / 100, since a first step at a rate of 0 would be wasted
+        if progress < warmup_epochs:
             return lr * (0.01 + 0.99 * progress / warmup_epochs)
+        # the warm-up replaces the beginning of the schedule and does not delay the rest
         return schedule(math.floor(progress) if interval == "epoch" else progress)
 
     return at
@@ -48,6 +49,7 @@ def cosine_restarts(
     """
 
     def at(progress: float) -> float:
+        # by repeated subtraction: the lengths of growing periods have no closed form that is exact
         length, since = float(restart_epochs), progress
         while since >= length:
             since -= length
@@ -75,6 +77,7 @@ def cosine(
     length = epochs - warmup_epochs
 
     def at(progress: float) -> float:
+        # rounding must not lead past the end, where the cosine rises again
         done = min((progress - warmup_epochs) / length, 1.0)
         return eta_min + (lr - eta_min) * (1 + math.cos(math.pi * done)) / 2
 
@@ -93,6 +96,7 @@ def multistep(
     """The rate is multiplied by `gamma` at each of the epochs in `milestones`."""
 
     def at(progress: float) -> float:
+        # a milestone that is listed twice counts twice, as in torch
         return lr * gamma ** sum(progress >= milestone for milestone in milestones)
 
     return _with_warmup(at, lr, warmup_epochs, "epoch")

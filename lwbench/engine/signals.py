@@ -63,17 +63,19 @@ class Signals:
             signal.signal(signum, handler)
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
+        # sent by `_give_up`, or by a user whose patience has ended too
         if self._is_late:
             raise Interrupted(self._received)
         if self._received == signum == signal.SIGINT:
             raise KeyboardInterrupt
+        # schedulers repeat their signals; the first one decides the exit code
         if self._received:
             return
         self._received = signum
         if not self._patience_s:
             raise Interrupted(signum)
         self._timer = threading.Timer(self._patience_s, self._give_up)
-        self._timer.daemon = True
+        self._timer.daemon = True  # must not keep the process alive after its work is done
         self._timer.start()
 
     def _give_up(self) -> None:

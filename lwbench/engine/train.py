@@ -133,6 +133,7 @@ class Training:
             try:
                 while self.at.epoch < self.settings.epochs:
                     row = self._epoch(progress)
+                    # recorded before it is reported: what was seen on the screen is never lost
                     self._record(row)
                     progress.epoch_ends(row)
                 return self._finish()
@@ -148,6 +149,7 @@ class Training:
         """Train the rest of the current epoch, and evaluate."""
         at, data = self.at, self.data
         progress.epoch_starts(at.epoch + 1, at.images)
+        # of an epoch that was interrupted, earlier starts have trained `before` seconds
         begin, before = time.monotonic(), at.train_seconds
         if at.sums is None:
             at.sums = torch.zeros(2, device=self.device, dtype=torch.float64)
@@ -166,6 +168,7 @@ class Training:
         at.train_seconds = before + time.monotonic() - begin
         self._check_finite(loss, "training")
         test = self._evaluate("test")
+        # the last step may have made weights infinite after its loss was computed
         self._check_finite(test.loss, "test")
         at.seconds += before + time.monotonic() - begin
         row: Row = {
@@ -187,6 +190,7 @@ class Training:
 
     def _step(self, images: Tensor, labels: Tensor) -> Tensor:
         """Take an optimizer step; return its summed loss and correct predictions, shape (2,)."""
+        # a function of the position: no scheduler has a state that a resume must restore
         rate = self._rate(self.at.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_factor"]
@@ -195,6 +199,7 @@ class Training:
         # the loss in float32, whatever the network computes in
         logits = logits.float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
+        # freed rather than filled with zeros: the backward pass writes them anew
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         if self.settings.clip_grad_norm is not None:
@@ -216,6 +221,7 @@ class Training:
         return self.schedule(self.at.epoch + step / self.data.steps_per_epoch)
 
     def _between_steps(self) -> None:
+        # raised here alone, where weights, optimizer and position belong together
         self._signals.raise_if_received()
         if time.monotonic() - self._saved >= self._save_every:
             self._save()
@@ -240,13 +246,17 @@ class Training:
         at = self.at
         at.rows.append(row)
         self._recorder.epoch(at.rows)
+        # of equally good epochs the first; its figures are reported beside those of the last one,
+        # since it was chosen on the test images
         if row["test_top1"] > at.best.get("test_top1", -1.0):
             at.best = _figures(row)
             self._recorder.best({"model": self.model.state_dict()} | at.best)
+        # sums and times of the epoch begin again
         self.at = Position(epoch=at.epoch + 1, seconds=at.seconds, best=at.best, rows=at.rows)
         self._save()
 
     def _finish(self) -> dict[str, Any]:
+        # interrupted here, a run resumes behind its last epoch and evaluates again
         begin = time.monotonic()
         confusion: dict[str, np.ndarray] = {
             "train": self._evaluate("train").confusion,
@@ -259,6 +269,7 @@ class Training:
             arrays["offsets"] = offset_arrays(self.model, images, self.autocast)
         rows = self.at.rows
         self._recorder.finish(rows, arrays)
+        # seconds of rows are of training alone; evaluations are in the run's `seconds`
         images_trained = self.data.train_size * len(rows)
         return {
             "epochs": self.settings.epochs,

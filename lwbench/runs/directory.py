@@ -1,6 +1,6 @@
 """The run directory: its name, its lock, and the records in it.
 
-The only contract between training and everything after it. Knows neither torch nor Hydra.
+It is all that training has in common with tables, reports and sweeps, which import no torch.
 """
 
 import csv
@@ -23,13 +23,14 @@ from .schema import Environment, Images, Result, Row
 
 log = logging.getLogger("lwbench")
 
-# libyaml's, where it is there: ten times as fast, which a thousand runs notice
+# libyaml's parser, if PyYAML was built with it, is ten times as fast: tables read many runs
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Run:
-    """A run directory: `<out>/<data>/<model>/<identity>-s<seed>`, followed by -2, -3 ... where the
-    run was repeated with force=true.
+    """A run directory: `<out>/<data>/<model>/<identity>-s<seed>`.
+
+    Repetitions with force=true are beside it, with -2, -3 ... behind the name.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,17 +38,18 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
+        """The folder of last.pt, previous.pt and best.pt."""
         return self.path / "checkpoints"
 
     @classmethod
     def first(cls, config: RunConfig) -> "Run":
-        """The directory of this configuration and seed, repetitions aside."""
+        """Return the directory of this configuration and seed, without regard to repetitions."""
         name = f"{config.identity}-s{config.seed}"
         return cls(Path(config.out) / config.data_name / config.model_name / name)
 
     @classmethod
     def of(cls, config: RunConfig) -> "Run":
-        """The newest directory of this configuration and seed, whether or not it exists yet."""
+        """Return the newest directory of this configuration and seed; it need not exist."""
         run = cls.first(config)
         while (following := run.following()).path.exists():
             run = following
@@ -55,7 +57,7 @@ class Run:
 
     @classmethod
     def for_training(cls, config: RunConfig) -> "Run":
-        """The directory that a training of `config` writes to.
+        """Return the directory that a training of `config` writes to.
 
         This is the newest one. With force=true it is the next one after a finished run, and after
         an unfinished one that was started without force=true; a forced run that was interrupted is
@@ -72,9 +74,10 @@ class Run:
         return Run(self.path.with_name(f"{name}-{seed}-{self.number + 1}"))
 
     def _continues_forced(self) -> bool:
-        """Whether the same command with force=true continues this run, rather than repeat it."""
+        """Whether a command with force=true continues this run instead of repeating it."""
         if self.has_result:
             return False
+        # only force=true makes repetitions; and where nothing was saved, there is nothing to keep
         if self.number > 1 or not any(self.checkpoints.glob("*.pt")):
             return True
         try:
@@ -84,16 +87,18 @@ class Run:
 
     @property
     def identity(self) -> str:
+        """The hash of the configuration, from the directory's name."""
         return self.path.name.split("-")[0]
 
     @property
     def number(self) -> int:
-        """1, or what stands behind the name of a repetition."""
+        """1, or the number of a repetition."""
         last = self.path.name.split("-")[-1]
         return int(last) if last.isdecimal() else 1
 
     @property
     def data_name(self) -> str:
+        """The name of the data set, from the directory's place."""
         return self.path.parent.parent.name
 
     @contextmanager
@@ -104,7 +109,8 @@ class Run:
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock", timeout=1)  # `is_locked` holds it for an instant
+            # `is_locked` of another process holds the lock for an instant: wait for that long
+            lock = FileLock(self.path / ".lock", timeout=1)
             lock.acquire()
         except Timeout:
             starts = self.environment().starts
@@ -123,7 +129,7 @@ class Run:
             lock.release()
 
     def is_locked(self) -> bool:
-        """Whether a process holds the directory now."""
+        """Return whether a process holds the directory now."""
         if not (self.path / ".lock").exists():
             return False
         lock = FileLock(self.path / ".lock", timeout=0)
@@ -131,7 +137,7 @@ class Run:
             lock.acquire()
         except Timeout:
             return True
-        except OSError:  # a folder that nobody here may write
+        except OSError:  # this user may not write here, so no process of theirs does
             return False
         lock.release()
         return False
@@ -139,11 +145,12 @@ class Run:
     # records
 
     def write_config(self, config: RunConfig) -> None:
+        """Replace config.yaml."""
         text = yaml.safe_dump(config.values, sort_keys=False)
         write_atomically(self.path / "config.yaml", text)
 
     def read_config(self) -> RunConfig:
-        """The configuration. Raises UsageError if the directory has none or it is damaged."""
+        """Return the configuration. Raises UsageError where there is none or it is damaged."""
         try:
             config = yaml.load((self.path / "config.yaml").read_text("utf-8"), _LOADER)
         except OSError:
@@ -170,9 +177,9 @@ class Run:
         convolutions: str | None = None,
         data: Mapping[str, Any] | None = None,
     ) -> None:
-        """Add a start by this process to env.json, and what it knows of its images (`data`).
+        """Add a start by this process to env.json, and what is known of its images (`data`).
 
-        Earlier starts are dropped where no checkpoint is left of them: they contribute nothing.
+        Earlier starts are dropped where no checkpoint is left: nothing of them is continued.
         """
         before = self.environment().starts if any(self.checkpoints.glob("*.pt")) else ()
         self._write_environment(
@@ -183,7 +190,7 @@ class Run:
         )
 
     def record_progress(self, *, epochs: int, steps: int) -> None:
-        """Record how much the last start has trained and saved; without a start do nothing."""
+        """Record how much the last start has trained and saved; do nothing without a start."""
         environment = self.environment()
         if not environment.starts:
             return
@@ -192,9 +199,9 @@ class Run:
         self._write_environment(environment.model_copy(update={"starts": (*before, last)}))
 
     def environment(self) -> Environment:
-        """The starts and the images of the run; what is missing or invalid counts as unknown.
+        """Return the starts and the images of the run.
 
-        Invalid fields are named in one warning.
+        What is missing or invalid counts as unknown; invalid fields are named in one warning.
         """
         path = self.path / "env.json"
         content = read_json(path)
@@ -213,16 +220,16 @@ class Run:
         write_json(self.path / "env.json", environment.model_dump())
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Record the result and the time. Written last: its presence means a finished run."""
+        """Write result.json, with the time; it comes last, and marks the run as finished."""
         write_json(self.path / "result.json", result | {"finished": utc_now()})
 
     @property
     def has_result(self) -> bool:
-        """Whether there is a result, readable or not."""
+        """Whether there is a result.json, readable or not."""
         return (self.path / "result.json").exists()
 
     def read_result(self) -> Result | None:
-        """The result of a finished run, or None; a damaged one is none, and costs a warning."""
+        """Return the result of a finished run, or None; a damaged one is None, with a warning."""
         if not self.has_result:
             return None
         path = self.path / "result.json"
@@ -233,7 +240,10 @@ class Run:
             return None
 
     def metrics(self) -> list[dict[str, str]]:
-        """The rows of metrics.csv, as text, an epoch each; empty, with a warning, if damaged."""
+        """Return the rows of metrics.csv, one per epoch, as text.
+
+        Empty where there is none, and with a warning where it is damaged.
+        """
         path = self.path / "metrics.csv"
         try:
             with open(path, newline="", encoding="utf-8") as file:

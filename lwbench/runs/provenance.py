@@ -1,4 +1,4 @@
-"""Where a run comes from: versions, machine, revision and command of this process."""
+"""Where a run comes from: code revision, versions, machine and command of a process."""
 
 import os
 import platform
@@ -44,8 +44,8 @@ def this_start(
 def differences(before: Start, now: Start) -> list[str]:
     """Name what must be equal for a bit-exact resume and is not.
 
-    Compared are code, versions, device and how convolutions are computed.
-    What is not recorded of the earlier start is not compared.
+    Compared are the code, versions, the device and how convolutions are computed, as far as they
+    are recorded of the earlier start.
     """
     then, current = _comparable(before), _comparable(now)
     return [
@@ -63,19 +63,19 @@ def _comparable(start: Start) -> dict[str, str | None]:
 
 
 def revision_text(start: Start) -> str | None:
-    """The short git revision, with `+` where files were changed; None where unknown."""
+    """Return the short git revision, with `+` where files were changed; None where unknown."""
     if not start.git_revision:
         return None
     return f"{start.git_revision[:10]}{'+' if start.git_dirty else ''}"
 
 
 def utc_now() -> str:
-    """The time as ISO 8601 text in UTC, to the second: it sorts as text."""
+    """Return the time as ISO 8601 text in UTC, to the second, which sorts by time."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def installed_version(library: str) -> str | None:
-    """The installed version of a distribution, or None."""
+    """Return the installed version of a distribution, or None."""
     try:
         return version(library)
     except PackageNotFoundError:
@@ -83,7 +83,7 @@ def installed_version(library: str) -> str | None:
 
 
 def cpu_model() -> str:
-    """The processor's name, as the system gives it."""
+    """Return the processor's name, as the system gives it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -94,7 +94,7 @@ def cpu_model() -> str:
 
 
 def git_state() -> tuple[str | None, bool | None]:
-    """Revision of the checkout that lwbench runs from, and whether tracked files were changed.
+    """Return the revision of the checkout that lwbench runs from, and whether it was changed.
 
     (None, None) for an installed wheel.
     """

@@ -1,6 +1,6 @@
-"""Finished runs, read back from their directories: local ones, and those kept beside them.
+"""Finished runs, read back from their directories: local and archived ones.
 
-Kept runs lie under `<out>/measured`, laid out as local ones are, without weights.
+Archived runs are under `<out>/measured`, in the same layout as local ones, without weights.
 """
 
 import math
@@ -17,19 +17,19 @@ from .provenance import revision_text
 from .runconfig import RunConfig
 from .schema import Environment, Figures, Images, Result, Start
 
-KEPT = "measured"  # the folder of kept runs, inside the one of local runs
-KEPT_FILES = (
+ARCHIVE = "measured"  # the folder of archived runs, inside the one of local runs
+ARCHIVED_FILES = (
     "config.yaml", "env.json", "metrics.csv", "result.json", "confusion.npz", "offsets.npz",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Record:
-    """A finished run. Its configuration, environment and metrics are read when asked for."""
+    """A finished run. Configuration, environment and metrics are read on first use."""
 
     run: Run
     result: Result
-    kept: bool  # from <out>/measured
+    is_archived: bool
 
     @cached_property
     def config(self) -> RunConfig:
@@ -73,37 +73,40 @@ class Record:
 
     @property
     def order(self) -> tuple[str, int]:
-        """A key that sorts the runs of one configuration by age, whatever the file system says."""
+        """A key that sorts the runs of one configuration by age.
+
+        Times of change of files say nothing: clones and copies set them.
+        """
         return self.finished, self.run.number
 
     @cached_property
     def metrics(self) -> list[dict[str, float]]:
-        """The rows of metrics.csv, an epoch each; values that are not finite numbers are left out.
+        """The rows of metrics.csv, one per epoch, without values that are not finite numbers.
 
         Empty, with a warning, where the file is damaged.
         """
         return [_numbers(row) for row in self.run.metrics()]
 
     def value(self, kind: str, select: str = "final") -> float:
-        """An accuracy or error rate in percent: kind top1, top5, top1_error or top5_error."""
+        """Return an accuracy or error in percent: kind top1, top5, top1_error or top5_error."""
         figures: Figures = getattr(self.result, select)
         accuracy = getattr(figures, f"test_{kind.removesuffix('_error')}")
         return 100 - accuracy if kind.endswith("_error") else accuracy
 
 
-def records(out: Path, *, kept: bool = True) -> list[Record]:
-    """All finished runs under `out`, by path, those kept under `out`/measured after the local ones.
+def records(out: Path, *, archived: bool = True) -> list[Record]:
+    """Return all finished runs under `out`, sorted by path; archived ones after the local ones.
 
     A damaged result is left out, with a warning.
     """
     found = _records(out, False)
-    return found + (_records(out / KEPT, True) if kept else [])
+    return found + (_records(out / ARCHIVE, True) if archived else [])
 
 
 def chosen(found: Iterable[Record]) -> list[Record]:
-    """One run per identity, seed and precision: the newest finished one, local before kept."""
+    """Return one run per identity, seed and precision: the newest, local before archived."""
     newest: dict[tuple[str, int, str], Record] = {}
-    for record in sorted(found, key=lambda r: (not r.kept, *r.order)):
+    for record in sorted(found, key=lambda r: (not r.is_archived, *r.order)):
         newest[record.result.identity, record.result.seed, record.result.precision] = record
     return list(newest.values())
 
@@ -129,21 +132,21 @@ def _trained(record: Record) -> tuple[Start, ...]:
     return record.environment.trained or (Start(),)
 
 
-def keep(record: Record, out: Path) -> Path:
-    """Copy a run's records, but not its weights, to `out`/measured; returns the new directory."""
+def archive(record: Record, out: Path) -> Path:
+    """Copy a run's records, but not its weights, to `out`/measured; return the new directory."""
     source = record.run.path
     # by the directory's own place: a result may be a stranger's, and name any path
-    target = out / KEPT / Path(*source.parts[-3:])
+    target = out / ARCHIVE / Path(*source.parts[-3:])
     target.mkdir(parents=True, exist_ok=True)
-    for name in KEPT_FILES:
+    for name in ARCHIVED_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
     return target
 
 
-def _records(out: Path, kept: bool) -> list[Record]:
+def _records(out: Path, is_archived: bool) -> list[Record]:
     runs = (Run(path.parent) for path in sorted(out.glob("*/*/*/result.json")))
-    return [Record(run, result, kept) for run in runs if (result := run.read_result())]
+    return [Record(run, result, is_archived) for run in runs if (result := run.read_result())]
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:

@@ -83,7 +83,7 @@ def plan(
     `records`: finished runs, local and archived, from whose durations estimates are made. Raises
     UsageError where a result cannot be read.
     """
-    known = {(r.result.identity, r.result.seed, r.kept) for r in records}
+    known = {(r.result.identity, r.result.seed, r.is_archived) for r in records}
     took = _seconds_per_epoch(records)
     planned = []
     for seed in wanted_seeds:
@@ -157,7 +157,7 @@ def _estimate(config: RunConfig, took: Mapping[tuple[Any, ...], float]) -> tuple
 def _seconds_per_epoch(records: Sequence[Record]) -> dict[tuple[Any, ...], float]:
     """The newest run's seconds per epoch by (data, image size, model) and by (data, image size)."""
     took: dict[tuple[Any, ...], float] = {}
-    for record in sorted(records, key=lambda r: (not r.kept, *r.order)):
+    for record in sorted(records, key=lambda r: (not r.is_archived, *r.order)):
         result = record.result
         try:
             place = (result.data, record.config.image_size)

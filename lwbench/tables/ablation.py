@@ -16,14 +16,14 @@ COLUMNS = {"params": Column(kind="params"), "top1": Column(kind="top1")}
 Rows = Mapping[tuple[str, str], Sequence[Record]]  # runs by table and label
 
 
-def under(folder: Path, *, kept: bool = True) -> list[Record]:
+def under(folder: Path, *, archived: bool = True) -> list[Record]:
     """The finished runs of a folder of runs, or of a part of one (outputs/digits).
 
     Runs whose configuration is damaged are left out, with a warning. Raises UsageError where no run
     remains.
     """
     for root in (folder, *folder.parents[:2]):
-        inside = (r for r in records(root, kept=kept) if folder in r.run.path.parents)
+        inside = (r for r in records(root, archived=archived) if folder in r.run.path.parents)
         if found := [record for record in inside if _is_readable(record)]:
             return found
     raise UsageError(f"runs={folder}: no finished run in it")

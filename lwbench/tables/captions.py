@@ -128,7 +128,7 @@ def _recipe(cells: Sequence[Cell]) -> list[str]:
 
 def _provenance(runs: Sequence[Record]) -> str:
     precisions = ", ".join(dict.fromkeys(record.result.precision for record in runs))
-    archived = sum(record.kept for record in runs)
+    archived = sum(record.is_archived for record in runs)
     aside = f"; {archived} of {len(runs)} runs are archived" if archived else ""
     return (
         f"Run in {precisions} on {', '.join(devices(runs))}, with lwbench at "
