@@ -78,7 +78,7 @@ def test_a_checkpoint_that_runs_code_is_refused_and_runs_nothing(tmp_path):
     torch.save(evil, tmp_path / "plain.pt")
     checkpoint.save(tmp_path / "signed.pt", evil)  # with a digest that fits
     for name in ("plain.pt", "signed.pt"):
-        with pytest.raises(DamagedError, match="not a readable checkpoint"):
+        with pytest.raises(DamagedError, match=r"holds an object of type \w+\.system"):
             checkpoint.load(tmp_path / name)
     assert not (tmp_path / "ran").exists()
 

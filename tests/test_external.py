@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lwbench.cli import main
-from lwbench.engine import checkpoint
+from lwbench.engine.weights import load_weights
 from lwbench.errors import UsageError
 from lwbench.measure.complexity import count
 from lwbench.measure.data_free import DataNeededError, built, measured, outline
@@ -276,7 +276,7 @@ def test_weights_are_loaded_into_networks_that_ask_for_a_version(build, compiled
     ours, theirs = build(), build()
     prefix = "_orig_mod." * compiled
     state = {"model": {prefix + key: value for key, value in theirs.state_dict().items()}}
-    checkpoint.load_weights(ours, state, tmp_path / "last.pt")
+    load_weights(ours, state, tmp_path / "last.pt")
     assert all(map(torch.equal, ours.state_dict().values(), theirs.state_dict().values()))
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from lwbench.engine import checkpoint
 from lwbench.engine.evaluate import evaluate
 from lwbench.engine.optimizers import sgd
 from lwbench.engine.precision import autocast, resolved_precision
 from lwbench.engine.train import Settings, Training
+from lwbench.engine.weights import load_weights
 from lwbench.errors import NonFiniteError, UsageError
 from lwbench.layers.deform import DeformConv2d
 from lwbench.runs.directory import Run
@@ -186,12 +186,12 @@ def test_evaluation_does_not_depend_on_the_batch_size():
 def test_a_checkpoint_of_another_class_count_names_both(tmp_path):
     state = nn.Linear(8, 5).state_dict()
     with pytest.raises(UsageError, match=r"5 classes .* 3"):
-        checkpoint.load_weights(nn.Linear(8, 3), {"model": state}, tmp_path / "x.pt")
+        load_weights(nn.Linear(8, 3), {"model": state}, tmp_path / "x.pt")
 
 
 def test_a_checkpoint_of_another_network_names_a_key(tmp_path):
     with pytest.raises(UsageError, match="has no 'bias'"):
-        checkpoint.load_weights(nn.Linear(8, 3), {"model": {}}, tmp_path / "x.pt")
+        load_weights(nn.Linear(8, 3), {"model": {}}, tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod."])
@@ -199,5 +199,5 @@ def test_a_checkpoint_of_another_network_names_a_key(tmp_path):
 def test_weights_of_other_tools_load(prefix, key, tmp_path):
     source, target = nn.Linear(4, 2), nn.Linear(4, 2)
     state = {prefix + k: v for k, v in source.state_dict().items()}
-    checkpoint.load_weights(target, {key: state} if key else state, tmp_path / "x.pt")
+    load_weights(target, {key: state} if key else state, tmp_path / "x.pt")
     assert target.weight.equal(source.weight)

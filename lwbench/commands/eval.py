@@ -1,5 +1,6 @@
 """Evaluate a run, or a checkpoint, again."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -216,6 +217,7 @@ def _evaluated(
     from ..engine import checkpoint
     from ..engine.evaluate import evaluate
     from ..engine.precision import autocast, resolved_precision
+    from ..engine.weights import check_fits, load_weights
     from ..layers import depthwise
     from ..measure.data_free import outline
 
@@ -227,14 +229,20 @@ def _evaluated(
         without_weights = outline(lambda: spec.build(data.num_classes))
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
-    checkpoint.check_fits(without_weights, state, path)
+    check_fits(without_weights, state, path)
     model = spec.build(data.num_classes)
-    checkpoint.load_weights(model, state, path)
+    if remark := load_weights(model, state, path):
+        console().print(f"{path}: {remark}")
     model.to(device).to(memory_format=torch.channels_last)
     if device.type == "cpu":  # as in training, or the last digits differ
         depthwise.accelerate(model)
     cast = autocast(resolved_precision(precision, device), device)
-    return evaluate(model, data.eval_batches("test"), data.num_classes, autocast=cast)
+    found = evaluate(model, data.eval_batches("test"), data.num_classes, autocast=cast)
+    if not math.isfinite(found.loss):
+        raise LwbenchError(
+            f"{path}: the loss on the test images is {found.loss}, so its accuracy means nothing"
+        )
+    return found
 
 
 def _check_result(run: Run, config: RunConfig, recorded: Result | None) -> None:

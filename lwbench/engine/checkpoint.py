@@ -9,12 +9,12 @@ It stays a single file, replaced in one step, that torch.load and unzip read as 
 import hashlib
 import logging
 import os
-from collections import OrderedDict
+import re
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
+import numpy as np
 import torch
-from torch import nn
 
 from ..errors import DamagedError, UsageError
 from ..runs.files import replacing
@@ -94,12 +94,12 @@ def load(path: Path) -> dict[str, Any]:
             _check_digest(file)
             file.seek(0)
             # weights_only: tensors and plain data; pickled code would run as soon as it is read
-            state = torch.load(file, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(_NUMPY_NUMBERS):
+                state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UsageError(f"no checkpoint at {path}") from None
     except Exception as error:  # torch raises exceptions of many types for damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DamagedError(f"{path} is not a readable checkpoint: {reason[:200]}") from None
+        raise DamagedError(_unreadable(path, error)) from None
     if not isinstance(state, dict):
         raise DamagedError(f"{path} is not a checkpoint: it holds a {type(state).__name__}")
     return state
@@ -160,54 +160,33 @@ def _comment(digest: "hashlib._Hash") -> bytes:
     return b"sha256:" + digest.hexdigest().encode()
 
 
-def weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Return the network's weights from a checkpoint, ours or another tool's, or a state dict."""
-    for key in ("model", "state_dict"):
-        if isinstance(state.get(key), dict):
-            state = state[key]
-            break
-    # DistributedDataParallel and torch.compile wrap the network in a module of these names
-    prefixes = ("module.", "_orig_mod.")
-    return {_without(str(key), prefixes): value for key, value in state.items()}
-
-
-def _without(key: str, prefixes: tuple[str, ...]) -> str:
-    for prefix in prefixes:
-        key = key.removeprefix(prefix)
-    return key
-
-
-def load_weights(model: nn.Module, state: dict[str, Any], where: Path) -> None:
-    """Load a checkpoint's weights into `model`. Raises UsageError as `check_fits` does."""
-    check_fits(model, state, where)
-    given = OrderedDict(weights(state))
-    # Some networks (MNASNet) ask for the version of a module's format, which a plain dictionary
-    # lacks. Names and shapes fit, so it is the present one.
-    vars(given)["_metadata"] = vars(model.state_dict())["_metadata"]
-    model.load_state_dict(given)
-
-
-def check_fits(model: nn.Module, state: dict[str, Any], where: Path) -> None:
-    """Raise UsageError naming the class count, or the first key or shape, that differs."""
-    given, own = weights(state), model.state_dict()
-    for key in own:
-        if key not in given:
-            continue
-        ours, theirs = own[key].shape, getattr(given[key], "shape", None)
-        if ours == theirs:
-            continue
-        # only the number of outputs differs: nearly always another number of classes
-        if theirs and ours[1:] == theirs[1:]:
-            raise UsageError(
-                f"{where} is of a network with {theirs[0]} classes or channels at {key!r}, "
-                f"this one has {ours[0]}; choose the model and data it was trained with"
-            )
-        raise UsageError(f"{where}: {key!r} has shape {theirs}, this network needs {tuple(ours)}")
-    if missing := sorted(own.keys() - given.keys()):
-        raise UsageError(
-            f"{where} is of another network: it has no {missing[0]!r} ({len(missing)} are missing)"
+def _unreadable(path: Path, error: Exception) -> str:
+    """Say why a file is no checkpoint; of objects that only code in it could restore, which."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # torch colours parts of its messages
+    if found := re.search(r"GLOBAL ([\w.]+)|Unsupported (?:class|global): ([\w.]+)", text):
+        name = found[1] or found[2]
+        return (
+            f"{path} holds an object of type {name}, which could only be read by running code from "
+            "the file\nwhere it was written, save the weights alone: "
+            'torch.save(model.state_dict(), "weights.pt")'
         )
-    if extra := sorted(given.keys() - own.keys()):
-        raise UsageError(
-            f"{where} is of another network: it has {extra[0]!r} too ({len(extra)} extra keys)"
-        )
+    reason = text.splitlines()[0] if text else type(error).__name__
+    return f"{path} is not a readable checkpoint: {reason[:200]}"
+
+
+def _number(dtype: np.dtype, content: bytes) -> float | int | bool:
+    """A NumPy scalar, which many tools store beside the weights, as a plain number."""
+    if dtype.kind not in "iufb":
+        raise ValueError(f"a NumPy scalar of type {dtype}")
+    value: float | int | bool = np.frombuffer(content, dtype)[0].item()
+    return value
+
+
+# What torch.load may call for a NumPy scalar: the function above, and NumPy's numeric types, which
+# hold a size and a byte order.
+_NUMPY_NUMBERS: list[Any] = [
+    (_number, "numpy.core.multiarray.scalar"),
+    (_number, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *{type(np.dtype(code)) for code in "?bBhHiIlLqQefd"},
+]

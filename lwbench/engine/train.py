@@ -25,6 +25,7 @@ from .optimizers import eager_step
 from .precision import autocast, compiled, resolved_precision
 from .recorder import Arrays, Recorder
 from .signals import Interrupted, Signals
+from .weights import load_weights
 
 log = logging.getLogger("lwbench")
 
@@ -333,7 +334,7 @@ class Training:
         self._warn_if_this_start_differs()
 
     def _restore(self, state: dict[str, Any], path: Path) -> None:
-        checkpoint.load_weights(self.model, state, path)
+        load_weights(self.model, state, path)
         try:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])

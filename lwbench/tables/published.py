@@ -212,6 +212,9 @@ def _parsed(model: type[Checked], content: Any, where: str) -> Checked:
             f"{where}: unknown key or column {key!r}{nearest(key, model.model_fields)}"
         )
     reason = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "string_type" and isinstance(problem["input"], bool | int | float):
+        word = "no, yes, on, off, true, false and numbers"
+        reason = f'put it in quotes, as in "no" or "1.0": YAML reads {word} as values'
     raise UsageError(f"{where}: {key}: {reason}" if key else f"{where}: {reason}")
 
 
