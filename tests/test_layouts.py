@@ -88,12 +88,21 @@ def test_the_digest_of_a_flat_tree_is_the_one_of_version_0_1():
     assert splits.digest == "38d051c816479b4816a6c750f6ffce261a4caefb88e4471846a32f6a9b0d8077"
 
 
-def test_a_link_in_a_circle_is_named_and_ends():
-    mk("dune/ant:4", "dune/bee:4")
-    Path("dune/ant/loop").symlink_to(Path("dune").absolute())
-    with pytest.raises(UsageError, match=r"a link to a folder that it lies in"):
+@pytest.mark.parametrize(
+    ("link", "target", "reason"),
+    [("ant/loop", ".", "a link to a folder that it lies in"), ("cow", "gone", "a link to nothing")],
+)
+def test_a_folder_that_cannot_be_read_is_named_and_skipping_it_is_said(
+    link, target, reason, capsys
+):
+    mk("dune/ant:8", "dune/bee:8")
+    Path("dune", link).symlink_to(Path("dune", target).absolute())
+    with pytest.raises(UsageError, match=reason):
         load("dune")
-    assert len(load("dune", on_bad_image="skip").train.labels) > 0
+    found = load("dune", on_bad_image="skip")
+    assert len(found.train) == 14 and any(reason in note for note in found.notes)
+    code, out = check("dune", capsys)
+    assert code == 1 and reason in out and out.endswith("1 problem\n")
 
 
 # --- what is passed over is counted and said ----------------------------------------------------
@@ -181,13 +190,14 @@ def test_what_is_unusual_is_said_in_the_first_lines_of_a_run_and_by_check(change
         assert "has the pixels of" in out
 
 
-def test_valid_is_another_name_of_val():
-    mk("dune/train/ant:8", "dune/train/bee:8", "dune/valid/ant:4", "dune/valid/bee:4")
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_validation_images_lie_in_a_folder_of_any_of_these_names(name):
+    mk("dune/train/ant:8", "dune/train/bee:8", f"dune/{name}/ant:4", f"dune/{name}/bee:4")
     found = load("dune")
-    assert (len(found.train), len(found.test)) == (16, 8)
-    mk("dune/val/ant:3", "dune/val/bee:3")
+    assert (len(found.train), len(found.test)) == (16, 8) and not found.notes
+    mk("dune/test/ant:3", "dune/test/bee:3")
     assert len(load("dune").test) == 6
-    assert any("val/ is tested on" in note for note in load("dune").notes)
+    assert any(f"{name}/ is not used" in note for note in load("dune").notes)
 
 
 def test_test_images_are_labelled_by_the_name_of_their_class():
@@ -255,6 +265,9 @@ def test_images_directly_in_a_folder_named_like_a_split_make_it_a_class(folders)
         (["a/train/x:9", "a/train/y:0", "a/train/z:9", "a/val/x:9"], "no images to train on in cl"),
         (["a/train/x:9", "a/train/z:9", "a/val/x:0"], "a/val: no images to test on"),
         (["a/x:1", "a/y:1"], "no images to test on"),
+        (["a/Train/x:9", "a/Train/y:9", "a/Test/x:9"], "Test, Train look like training or test"),
+        (["a/training/x:9", "a/testing/x:9"], "testing, training look like training or test"),
+        (["a/x:9", "a/y:9", "a/Training/x:9"], "Training looks like training or test images"),
     ],
     ids=str,
 )

@@ -41,15 +41,18 @@ def check_finished(runs: Iterable[tuple[Run, RunConfig]]) -> None:
 def _fingerprint(config: RunConfig, recorded: Images) -> str | None:
     """The fingerprint of the images, None where they are gone.
 
-    Raises UsageError where the user names a folder other than the run's, and nothing is there.
+    Raises UsageError where the user names another folder than the run's, and nothing is there.
     """
     found = None
     try:
         found = DATASETS.build(config.data.spec).fingerprint()
     except UsageError:
-        if config.data_root != recorded.root:
+        if config.data_root not in (None, recorded.root):
             raise
     if found is None:
         where = config.data_root or "in the default folder"
-        log.warning("data %s: no longer %s, so not compared", config.data_name, where)
+        log.warning(
+            "data %s: not found %s, so not compared with the images of finished runs",
+            *(config.data_name, where),
+        )
     return found

@@ -68,12 +68,14 @@ def check(config: dict[str, Any]) -> int:
     and classes that cannot be trained or tested on. What is passed over is only mentioned. Raises
     UsageError where there is no data set.
     """
+    # `data` is validated by the registry, what remains belongs to this command
     keys = {key: value for key, value in config.items() if key != "data"}
     options = Options(**validated(Options, keys, ""))
     train_part, test_part, notes = _parts(config["data"], options.workers)
     images = len(train_part.listing.paths) + len(test_part.listing.paths)
     with CountProgress(images, "images") as progress:
         train, test = (_examined(part, progress) for part in (train_part, test_part))
+    # again, now without the unreadable files: a class may have no image left
     splits = examined_classes(train.good, test.good, notes)
     repeated, pairs = _equal_images(train, test)
     lines = [_balance(name, listing) for name, listing in splits.parts if listing.class_names]
@@ -89,6 +91,7 @@ def check(config: dict[str, Any]) -> int:
 def _parts(config: dict[str, Any], workers: int) -> tuple[Part, Part, tuple[str, ...]]:
     arguments = {k: v for k, v in config.items() if k not in ("recipe", "augment")}
     dataset: Dataset = DATASETS.build(arguments)
+    # files are examined as they are; `load` would end at the first bad one
     if splits := dataset.splits():
         return (
             _of_files(splits.train, workers),
@@ -110,6 +113,7 @@ def _of_files(listing: Listing, workers: int) -> Part:
 
 def _of_pixels(part: str, split: Split, class_names: list[str]) -> Part:
     assert split.images is not None, "a set without files is in memory"
+    # as decoded files are laid out: (N, 3, H, W)
     images = split.images.permute(0, 3, 1, 2)
     names = [f"{part} image {row}" for row in range(len(images))]
     sizes = [image.nbytes for image in images]
@@ -121,6 +125,7 @@ def _of_pixels(part: str, split: Split, class_names: list[str]) -> Part:
 
 
 def _examined(part: Part, progress: CountProgress) -> Report:
+    # eight bytes an image: the pixels of a large set do not fit into memory
     hashes = np.zeros(len(part.listing.paths), dtype=np.int64)
     bad: dict[int, str] = {}
     row = 0
@@ -136,6 +141,7 @@ def _examined(part: Part, progress: CountProgress) -> Report:
 
 
 def _balance(name: str, listing: Listing) -> str:
+    # the smallest and the largest class show at a glance whether the set is balanced
     counts = listing.per_class()
     classes = "class" if len(counts) == 1 else "classes"
     return (
@@ -174,10 +180,12 @@ def _equal_images(train: Report, test: Report) -> tuple[list[str], list[str]]:
     if not repeated:
         return [], problems
     what = "1 image is" if len(repeated) == 1 else f"{len(repeated):,} images are"
+    # a note: repetitions weight an image, but no figure is wrong because of them
     return [f"{what} repeated in a class ({repeated[0]})"], problems
 
 
 def _listed(kind: str, pairs: list[str], what: str) -> list[str]:
+    # a set that contains another one would fill the screen
     lines = [f"{kind}: {pair}" for pair in pairs[:MOST]]
     more = len(pairs) - MOST
     return [*lines, f"{kind}: {more:,} more images {what}"] if more > 0 else lines

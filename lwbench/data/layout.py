@@ -8,20 +8,25 @@ from .splits import Tree
 from .tree import folders_in, holds_images, is_folder, scan, some
 
 # the first of these that exists is tested on
-TEST_FOLDERS = ("test", "val", "valid")
+TEST_FOLDERS = ("test", "val", "valid", "validation")
+SPLIT_FOLDERS = ("train", *TEST_FOLDERS)
+# further names that splits have elsewhere; whoever uses them is told the names that are known here
+SPLIT_NAMES = {*SPLIT_FOLDERS, "training", "testing", "tests", "trainset", "testset", "dev"}
 LAYOUT = "{train,test}/<class>/<image>, {train,val}/<class>/<image> or <class>/<image>"
 
 
 def find_tree(root: Path) -> Tree:
     """Find the images of a user's folder, see LAYOUT.
 
-    Without a folder to test on, all images are training images, to be split. A folder named
-    like a split is a class where images lie directly in it and other class folders beside it.
-    Raises UsageError where the folders contradict each other.
+    Without a folder to test on, all images are training images, to be split. A folder named like a
+    split is a class where images lie directly in it and other class folders beside it. Raises
+    UsageError where the folders contradict each other.
     """
     names = folders_in(root)
-    others = [name for name in names if name not in ("train", *TEST_FOLDERS)]
-    special = [name for name in ("train", *TEST_FOLDERS) if name in names]
+    others = [name for name in names if name not in SPLIT_FOLDERS]
+    special = [name for name in SPLIT_FOLDERS if name in names]
+    # class folders hold images, splits hold class folders: this tells a class "train" of vehicles
+    # from a folder of training images
     flat = [n for n in special if holds_images(root / n) and not folders_in(root / n)]
     if flat and flat == special and not others:
         raise UsageError(
@@ -29,6 +34,8 @@ def find_tree(root: Path) -> Tree:
             f"{LAYOUT}"
         )
     tests = [name for name in TEST_FOLDERS if name in names and name not in flat]
+    # images beside folders in train/: a class with subfolders, if other classes lie beside it; with
+    # a folder to test on, rather a stray image
     if others and not tests and holds_images(root / "train") and "train" not in flat:
         flat.append("train")
     if "train" in names and "train" not in flat:
@@ -44,11 +51,13 @@ def find_tree(root: Path) -> Tree:
             f"{shown(root)}: a folder {tests[0]} with class folders, and no folder train with "
             f"some; expected {LAYOUT}"
         )
+    _check_classes(root, names)
     return Tree(scan(root), notes=_class_notes(root, names, flat))
 
 
 def first_with(root: Path, candidates: list[Path], folders: tuple[str, ...]) -> Path | None:
     """Return the first of `candidates` (relative to `root`) that holds all the `folders`."""
+    # an archive unpacks into a folder of its own name: users give that folder or the one above
     for candidate in candidates:
         place = root / candidate
         if all(is_folder(place / folder) for folder in folders):
@@ -80,16 +89,30 @@ def _usage(tests: list[str], unused: list[str]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _class_notes(root: Path, names: list[str], flat: list[str]) -> tuple[str, ...]:
-    """Say what is unusual about class folders. Raises UsageError where they hold splits."""
+def _check_classes(root: Path, names: list[str]) -> None:
+    """Raise UsageError where what would be read as classes rather is something else."""
+    # nested folders belong to their class, so a tree of Train/ and Test/ would be read as these two
+    # classes, and learnt without a hint of the mistake
+    alike = [n for n in names if n.casefold() in SPLIT_NAMES and not holds_images(root / n)]
+    if alike:
+        raise UsageError(
+            f"{shown(root)}: {some(alike)} {'looks' if len(alike) == 1 else 'look'} like training "
+            f"or test images\nname the folders as in {LAYOUT}"
+        )
     if len(names) > 1 and all("train" in folders_in(root / name) for name in names):
         raise UsageError(
             f"{shown(root)}: each of {some(names)} holds a folder train\n"
             f"give the one that is your data set as data.root; expected {LAYOUT}"
         )
-    notes = []
-    for name in flat:
-        notes.append(f"{name} is a class: images lie directly in it, and other classes beside it")
+
+
+def _class_notes(root: Path, names: list[str], flat: list[str]) -> tuple[str, ...]:
+    """Say what is unusual about class folders."""
+    notes = [
+        f"{name} is a class: images lie directly in it, and other classes beside it"
+        for name in flat
+    ]
+    # legitimate (one folder per site or camera), and what a root one level too high looks like
     if len(names) > 1 and not any(holds_images(root / name) for name in names):
         notes.append(
             f"all images lie in subfolders of the class folders {some(names)}: is data.root a "

@@ -62,6 +62,7 @@ class Source:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        # said here, where every set passes, whoever loads it
         if how := unlike_published(self.images(None), self.name):
             log.warning(
                 "data %s: not as published (%s), so its runs fill no published cell; a sample, or "
@@ -89,6 +90,7 @@ class Source:
     @property
     def streaming(self) -> bool:
         """Whether images are decoded while training rather than held in memory."""
+        # a cache that could not be written leaves a set streaming although one is configured
         return self.train.images is None
 
 
@@ -108,6 +110,7 @@ def channel_statistics(images: Tensor) -> tuple[Channels, Channels]:
     count = images.numel() / 3
     mean = torch.from_numpy(total / count)
     std = (torch.from_numpy(squares / count) - mean.square()).clamp_min(0).sqrt()
+    # rounding leaves a little of a constant channel's variance: no exact comparison with 0
     std[std < 1e-6 * 255] = 255
     return _channels(mean / 255), _channels(std / 255)
 
@@ -123,8 +126,10 @@ def canonical(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nd
     An archive and a folder of one data set hold its images in different orders; in this order they
     are the same set, and training on either gives the same run.
     """
+    # hashlib reads memory as it lies there, so rows must be contiguous
     images = np.ascontiguousarray(images)
     digests = [hashlib.sha256(image).digest() for image in images]
+    # equal images of one class are interchangeable, so ties need no rule
     order = sorted(range(len(labels)), key=lambda i: (labels[i], digests[i]))
     return images[order], np.asarray(labels, dtype=np.int64)[order]
 

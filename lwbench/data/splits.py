@@ -27,6 +27,7 @@ class Tree:
 
     def splits(self, split_seed: int = 0) -> "Splits":
         """Match the classes of both splits, or hold out an eighth of each class."""
+        # the caller's `split_seed` has no effect on a set that has test images
         if self.test is None:
             return split_by_class(self.train, HELD_OUT, split_seed, self.notes)
         return matched(self.train, self.test, self.notes)
@@ -54,6 +55,7 @@ class Splits:
     @property
     def digest(self) -> str:
         """The sha256, as hex, of each split's relative paths and file sizes."""
+        # part of run records: another way of hashing would make every run one of other images
         digest = hashlib.sha256()
         for part, listing in self.parts:
             for path, size in zip(listing.paths, listing.sizes, strict=True):
@@ -84,6 +86,8 @@ def matched(train: Listing, test: Listing, notes: tuple[str, ...] = ()) -> Split
     Test images of a class that is not trained on get labels behind those of all classes, and are a
     fault.
     """
+    # numbers alone would do where both splits have the same folders; where one lacks a class, all
+    # labels behind it would be shifted
     trained = set(train.class_names)
     names = [*train.class_names, *(n for n in test.class_names if n not in trained)]
     label_of = {name: label for label, name in enumerate(names)}
@@ -115,6 +119,7 @@ def split_by_class(
     for label, name in enumerate(listing.class_names):
         members = np.flatnonzero(labels == label)
         if len(members) >= 2:
+            # the name rather than the number of the class: numbers depend on the other classes
             out[members] = held_out(len(members), one_in, split_seed, name).numpy()
     # the faults are those of one scan: the second part does not repeat them
     test = replace(listing.part(out), faults={}, passed_over={})
@@ -126,9 +131,11 @@ def examined_classes(train: Listing, test: Listing, notes: tuple[str, ...]) -> S
     names, counts, test_counts = train.class_names, train.per_class(), test.per_class()
     known, here, there = len(names), shown(train.folder), shown(test.folder)
     faults = []
+    # a class without training images cannot be learnt, and its output would never be right
     empty = [name for name, count in zip(names, counts, strict=True) if not count]
     further = zip(test.class_names[known:], test_counts[known:], strict=True)
     unknown = [name for name, count in further if count]
+    # the first fault is the one that is shown: a root a level off explains all others
     if known - len(empty) < 2 and not unknown:
         faults.append(_too_few_classes(train, empty))
     elif empty:
@@ -143,6 +150,7 @@ def examined_classes(train: Listing, test: Listing, notes: tuple[str, ...]) -> S
         )
     elif not test.paths:
         faults.append(f"{there}: no images to test on")
+    # a class without test images takes no part in the accuracy: allowed, but worth a note
     untested = [n for n, count in zip(names, test_counts, strict=False) if not count]
     found = list(notes)
     if untested and len(untested) < known:
@@ -152,6 +160,7 @@ def examined_classes(train: Listing, test: Listing, notes: tuple[str, ...]) -> S
 
 
 def _fingerprint(train: Listing, test: Listing) -> str:
+    # the fingerprint of each listing names no split: their order does
     return hashlib.sha256(f"{train.fingerprint}{test.fingerprint}".encode()).hexdigest()
 
 
@@ -183,7 +192,8 @@ def _passed_over(listing: Listing) -> str:
 
 def _kinds(listing: Listing) -> str:
     """Format kinds of files with their numbers, most frequent first: `10 .txt (ant/notes.txt)`."""
-    kinds = sorted(listing.passed_over.items(), key=lambda item: -item[1][0])
+    # by name where numbers are equal, since file systems list files in any order
+    kinds = sorted(listing.passed_over.items(), key=lambda item: (-item[1][0], item[0]))
     texts = [
         f"{count:,} {kind.replace('images', 'image') if count == 1 else kind} ({shown(example)})"
         for kind, (count, example) in kinds[:5]

@@ -45,6 +45,7 @@ def streamed_source(
     Mean and deviation are those of up to 512 training images, evenly spaced in canonical order.
     Raises UsageError where the files or the classes are faulty.
     """
+    # of all files, readable or not: what is left out now must not count as a change later
     fingerprint = splits.fingerprint
     left_out: list[str] = []
     if skip_bad_images:
@@ -53,6 +54,7 @@ def streamed_source(
     else:
         splits.require_sound()
     side = round(image_size / crop)
+    # evenly spaced over all classes; enough for the third digit, in a second of decoding
     sample = splits.train.paths[:: -(-len(splits.train.paths) // SAMPLE)]
     mean, std = channel_statistics(decode_files(sample, side))
     content, hashed = content_of(splits)
@@ -104,7 +106,14 @@ def without_bad_images(name: str, splits: Splits, cache: str | None) -> tuple[Sp
     train, test = (
         listing.without(rows) for (_, listing), rows in zip(splits.parts, bad, strict=True)
     )
-    return examined_classes(train, test, splits.layout_notes), left_out
+    # what is no file, such as a link to a class folder that is gone, was not decoded above
+    others = [
+        message.split("\n")[0]
+        for listing, rows in zip((splits.train, splits.test), bad, strict=True)
+        for path, message in listing.faults.items()
+        if path not in {listing.paths[row] for row in rows}
+    ]
+    return examined_classes(train, test, (*splits.layout_notes, *others)), left_out
 
 
 def bad_images(name: str, listing: Listing, cache: str | None) -> dict[int, str]:
@@ -113,6 +122,7 @@ def bad_images(name: str, listing: Listing, cache: str | None) -> dict[int, str]
     if (known := _read_bad(path)) is not None:
         return known
     bad = {}
+    # images that can be read are hashed on the way, which costs little beside decoding them
     for row, found in enumerate(_examined_with_reports(listing.paths, name)):
         if isinstance(found, str):
             bad[row] = found

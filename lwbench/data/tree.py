@@ -42,6 +42,7 @@ class Listing:
     def part(self, chosen: np.ndarray) -> "Listing":
         """Return the files where `chosen` (N,) bool is true."""
         rows = np.flatnonzero(chosen).tolist()
+        # faults and what is passed over stay: they are of the folder rather than of single rows
         return replace(
             self,
             paths=[self.paths[i] for i in rows],
@@ -69,12 +70,14 @@ class Listing:
     def per_class(self) -> list[int]:
         """Return the number of images of each class."""
         labels = np.asarray(self.labels, dtype=np.int64)
+        # minlength: classes at the end may have no images
         return np.bincount(labels, minlength=len(self.class_names)).tolist()
 
     def note(self, kind: str, path: str) -> None:
         """Count a file that is passed over; the first path by name is the example of its kind."""
         name = self.relative(path)
         count, example = self.passed_over.get(kind, (0, name))
+        # the first by name, not the first found: file systems list files in any order
         self.passed_over[kind] = count + 1, min(example, name)
 
 
@@ -89,6 +92,7 @@ def scan(folder: Path, skip: frozenset[str] = frozenset()) -> Listing:
     top = str(folder)
     listing = Listing(top, [], [], [], [], "")
     for entry in _entries(top):
+        # hidden names are of tools rather than of a class: .git, or ._0.png of a Mac's archive
         if entry.name.startswith("."):
             listing.note("hidden", entry.path)
         elif _leads_to_folder(entry):
@@ -117,6 +121,7 @@ def endings() -> tuple[str, ...]:
     """Return the file name endings, in lower case, of the image formats that can be read."""
     from PIL import Image
 
+    # without it, Pillow registers the less common formats only when it meets one of them
     Image.init()
     formats = Image.OPEN.keys() - UNDECODABLE
     registered = Image.registered_extensions().items()
@@ -125,23 +130,25 @@ def endings() -> tuple[str, ...]:
 
 def _note_loose(entry: os.DirEntry[str], listing: Listing) -> None:
     """Note what lies beside the class folders."""
-    is_image = _is_image(entry.name)
     try:
         entry.stat()
     except OSError as error:
-        listing.faults[entry.path] = _unreadable(entry, error)  # it may have been a class
+        # a link that leads nowhere may have been a class
+        listing.faults[entry.path] = _unreadable(entry, error)
     else:
+        is_image = _is_image(entry.name)
         kind = "images beside the class folders" if is_image else _kind(entry.name)
         listing.note(kind, entry.path)
 
 
 def _images(folder: str, listing: Listing) -> Iterator[os.DirEntry[str]]:
     """Yield the images below a class folder; links to folders are followed, but not in a circle."""
-    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
+    # folders yet to be read, each with the device and inode of the folders that lead to it
+    top = frozenset({_identity(listing.folder)})
+    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(folder, top)]
     while waiting:
         place, above = waiting.pop()
-        status = os.stat(place)
-        here = (status.st_dev, status.st_ino)
+        here = _identity(place)
         if here in above:
             listing.faults[place] = (
                 f"{shown(place)}: a link to a folder that it lies in; move it away"
@@ -156,6 +163,15 @@ def _images(folder: str, listing: Listing) -> Iterator[os.DirEntry[str]]:
                 yield entry
             else:
                 listing.note(_kind(entry.name), entry.path)
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    """Device and inode, which are equal for a folder and a link to it."""
+    try:
+        status = os.stat(folder)
+    except OSError as error:  # removed while the tree is scanned
+        raise UsageError(f"{shown(folder)}: cannot be read ({error.strerror})") from None
+    return status.st_dev, status.st_ino
 
 
 def _kind(name: str) -> str:
@@ -185,6 +201,7 @@ def _status(entry: os.DirEntry[str], faults: dict[str, str]) -> os.stat_result:
         faults[entry.path] = _unreadable(entry, error)
         if not entry.is_symlink():
             raise UsageError(faults[entry.path]) from None
+        # listed even so, as ImageFolder does: reading it says what is wrong in the same way
         return entry.stat(follow_symlinks=False)
     if not stat.S_ISREG(status.st_mode):
         faults[entry.path] = (
@@ -224,6 +241,7 @@ def holds_images(folder: Path) -> bool:
 def likely_root(folder: Path) -> Path | None:
     """Return a folder below or above that looks like a data set, where this one is levels off."""
     level, seen = [folder], 0
+    # breadth first: the nearest folder is the likeliest
     for _ in range(3):
         level = [place / name for place in level for name in folders_in(place)]
         for place in level:
@@ -241,6 +259,7 @@ def likely_root(folder: Path) -> Path | None:
 
 def _looks_like_a_set(folder: Path) -> bool:
     names = folders_in(folder)[:MOST_FOLDERS]
+    # training images in class folders, or several folders of images
     if "train" in names and len(names) > 1 and folders_in(folder / "train"):
         return True
     return sum(holds_images(folder / name) for name in names) > 1

@@ -15,6 +15,7 @@ from ..splits import Splits, Tree
 if TYPE_CHECKING:
     from ..source import Source
 
+# what users may set, as builders annotate it: the registry checks values against these types
 Share = Annotated[float, Field(gt=0, le=1)]
 OnBadImage = Literal["raise", "skip"]
 
@@ -74,6 +75,7 @@ class ImageFiles(Dataset):
     def splits(self) -> Splits:
         """Find the training and test files, see `Dataset.splits`."""
         tree = self.find()
+        # only here: comparing a finished run with its images must not start a download
         if tree is None and self.download is not None:
             self.download()
             tree = self.find()
@@ -87,7 +89,7 @@ class ImageFiles(Dataset):
 
     def load(self, image_size: int) -> "Source":
         """Make a source that decodes the files, see `Dataset.load`."""
-        from ..streamed import streamed_source
+        from ..streamed import streamed_source  # loads torch
 
         return streamed_source(
             self.name,

@@ -30,6 +30,7 @@ SPLITS = ("train", "test")
 ClassesAndArrays = tuple[list[str], dict[str, np.ndarray]]
 
 
+# names that torchvision does not export as such; a test compares them with its classes
 @dataclass(frozen=True)
 class Archive:
     """How torchvision names and stores a set: its class, the folder inside, the files in it."""
@@ -94,12 +95,14 @@ class Cifar(Dataset):
         Raises UsageError where `root` is missing or holds neither layout, for an image that is
         unreadable or not 32 px, and where the download fails.
         """
+        # folders first: whoever unpacked the archive into images wants these to be read
         if splits := self.splits():
             splits.require_sound()
             make = partial(_of_folders, splits)
             return self._cached(splits.fingerprint, make, splits.notes)
         archive, unpacked = ARCHIVES[self.name], self._unpacked()
         if unpacked is None and self.root is not None:
+            # nothing is downloaded into a folder of the user's
             raise UsageError(
                 f"data.root={shown(self.root)}: no {self.name} in it; expected {layout(self.name)}"
             )
@@ -132,6 +135,7 @@ class Cifar(Dataset):
         from ..content import hashed_arrays, twin_notes
         from ..source import resident_source
 
+        # decoding 60,000 files takes a minute, reading the cache a second
         class_names, arrays, digest = cached_arrays(self.name, fingerprint, self.cache, make)
         train, test = (
             hashed_arrays(part, arrays[f"{part}_images"], arrays[f"{part}_labels"])
@@ -157,6 +161,7 @@ def download(name: str, place: Path) -> None:
     """Download and unpack the official archive. Raises UsageError where that fails."""
     from torchvision import datasets
 
+    # its address and checksum, so that both stay up to date with torchvision
     dataset = getattr(datasets, ARCHIVES[name].dataset)
     download_once(
         lambda staging: dataset(str(staging), download=True),
@@ -177,6 +182,7 @@ def _archive_fingerprint(archive: Archive, place: Path) -> str:
             "downloaded again"
         )
     stats = [file.stat() for file in files]
+    # names without folders: the archive may be moved
     facts = [(f.name, s.st_size, s.st_mtime_ns) for f, s in zip(files, stats, strict=True)]
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 

@@ -52,6 +52,7 @@ class Digits(Dataset):
         from ..source import canonical, resident_source
 
         raw, targets = _read()
+        # networks of total stride 32 need 32 px; bilinear, as photographs are resized
         small = torch.from_numpy(raw).reshape(-1, 1, 8, 8).float() * (255 / 16)
         large = F.interpolate(small, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
         grey = large.round_().to(torch.uint8).permute(0, 2, 3, 1)

@@ -32,11 +32,11 @@ def folder(
 ) -> ImageFiles:
     """Any folder of images, streamed. `root`: see LAYOUT; `name`: in paths and tables, else root's.
 
-    Without a folder test, val or valid, 1/8 of each class, drawn by `split_seed`, is for
-    validation.
-    `cache`, `crop`, `on_bad_image`: see `ImageFiles`.
+    Without a folder test, val, valid or validation, 1/8 of each class, drawn by `split_seed`, is
+    for validation. `cache`, `crop`, `on_bad_image`: see `ImageFiles`.
     """
     return ImageFiles(
+        # the real path, so that data.root=. has the name of the folder
         name or os.path.basename(os.path.realpath(root or ".")),
         partial(_folder_tree, root),
         split_seed=split_seed,
@@ -52,6 +52,8 @@ def _folder_tree(root: str | None) -> Tree:
     place = require_root(root, "data=folder", LAYOUT, "give the folder of your images")
     return find_tree(place)
 
+
+# --- ImageNet -----------------------------------------------------------------------------------
 
 IMAGENET = "{train,val}/<wnid>/*.JPEG (about 145 GB)"
 IMAGENET_HOW = (
@@ -86,11 +88,14 @@ def imagenet(
 def _imagenet_tree(root: str | None) -> Tree:
     default = str(data_home() / "imagenet")
     place = require_root(root or default, "imagenet", IMAGENET, IMAGENET_HOW)
+    # ImageNet's test images have no public labels: its validation images are tested on
     tree = first_with(place, [Path("."), Path("imagenet")], ("train", "val"))
     if tree is None:
         raise UsageError(f"{shown(place)}: no imagenet in it; expected {IMAGENET}\n{IMAGENET_HOW}")
     return Tree(scan(tree / "train"), scan(tree / "val"))
 
+
+# --- Caltech-256 --------------------------------------------------------------------------------
 
 CALTECH = "256_ObjectCategories"
 CALTECH_URL = "https://data.caltech.edu/records/nyy15-4j048/files/256_ObjectCategories.tar"
