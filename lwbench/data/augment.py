@@ -61,11 +61,13 @@ class Augment:
         def rng(step: str) -> torch.Generator:
             return generator(step, seed, epoch)
 
+        # drawn even where only one place is possible: the stream costs nothing
         corner = torch.randint(places, (2, count), generator=rng("crop"))
         draws = {"top": corner[0], "left": corner[1]}
         if self.flip:
             draws["flip"] = torch.randint(2, (count,), generator=rng("flip"))
         if self.rotation:
+            # float64, as torchvision computes its angles in Python
             unit = torch.rand(count, generator=rng("rotation"), dtype=torch.float64) * 2 - 1
             draws["rotation"] = cosine_and_sine(unit * self.rotation)
         if self.erasing:
@@ -76,6 +78,7 @@ class Augment:
 
     def _draw_mix(self, count: int, window: int, seed: int, epoch: int) -> dict[str, Tensor]:
         rng = numpy_generator("mix", seed, epoch)
+        # one of the two for each image, at random where both are on
         blend = torch.full((count,), bool(self.mixup))
         if self.mixup and self.cutmix:
             blend = torch.from_numpy(rng.random(count) < 0.5)
@@ -109,9 +112,11 @@ class Augment:
             x = x.masked_fill_(inside(draws.erase, x.shape[-1]), 0)
         if draws.mixing is None or draws.box is None or draws.blend is None:
             return x
+        # the order of the epoch is random, so the neighbour is a random image
         partner = x.index_select(0, partners(len(x), x.device))
         mixing = draws.mixing.to(x.dtype).view(-1, 1, 1, 1)
         blended = partner * (1 - mixing) + x * mixing
+        # both mixtures of the whole batch and a choice: fewer kernels than two halves of it
         cut = torch.where(inside(draws.box, x.shape[-1]), partner, x)
         return torch.where(draws.blend.view(-1, 1, 1, 1), blended, cut)
 
@@ -159,6 +164,7 @@ def gather_windows(
     pixels = images.new_zeros(count * width * width + 1, 3)
     inner = slice(padding, padding + side)
     pixels[:-1].view(count, width, width, 3)[:, inner, inner] = images
+    # the index of a pixel is that of its window's corner plus its offset within the window
     offsets = window_offsets(window, width, flip, count, images.device)
     first = torch.arange(count, device=images.device) * width**2 + top * width + left
     if rotation is None:
@@ -185,6 +191,7 @@ def copy_windows(
     if padding:
         images = F.pad(images, (0, 0, padding, padding, padding, padding))
     windows = images.new_empty(len(images), window, window, 3)
+    # plain numbers: indexing with tensors would wait for each of them
     mirrored = [False] * len(images) if flip is None else flip.tolist()
     for number, (row, column, mirror) in enumerate(
         zip(top.tolist(), left.tolist(), mirrored, strict=True)
@@ -204,6 +211,7 @@ def window_offsets(
     column = torch.arange(window, device=device)
     row = column[:, None] * width
     plain = row + column
+    # one row for all images, broadcast, where none is mirrored
     if flip is None:
         return plain.view(1, -1)
     return torch.stack((plain.view(-1), (row + column.flip(0)).view(-1))).index_select(0, flip)
@@ -240,6 +248,7 @@ def erase_boxes(
     corner = torch.rand(2, count, generator=rng)
     top = (corner[0] * (side - height + 1)).long()
     left = (corner[1] * (side - width + 1)).long()
+    # drawn last: the probability changes which images are erased, not where
     erased = (torch.rand(count, generator=rng) < probability) & fits.any(1)
     return torch.stack((top, left, top + height, left + width), dim=1) * erased[:, None]
 
@@ -249,6 +258,7 @@ def cut_boxes(mixing: Tensor, centre: Tensor, side: int) -> Tensor:
 
     The formula of torchvision.transforms.v2.CutMix: half sides int(side * sqrt(1 - mixing) / 2).
     """
+    # as torchvision: the share of the area is 1 - mixing, before clipping
     half = (0.5 * (1 - mixing).sqrt() * side).long()[:, None]
     return torch.cat(((centre - half).clamp_min(0), (centre + half).clamp_max(side)), dim=1)
 

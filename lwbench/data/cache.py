@@ -47,6 +47,7 @@ def cached_arrays(
     cache. A folder that cannot be written costs the cache and a warning, never the run.
     """
     path = cache_folder(cache) / f"{name}-{fingerprint[:16]}-v{ARRAYS_VERSION}.npz"
+    # processes of a sweep start at the same time: one decodes, the others wait and read
     with exclusive(path) as problem:
         if (found := _cached_arrays(path)) is not None:
             return found
@@ -101,6 +102,7 @@ def cached_squares(name: str, listing: Listing, side: int, cache: str) -> Tensor
     """
     file = f"{name}-{side}px-{listing.cache_key}-v{SQUARES_VERSION}.bin"
     path = cache_folder(cache) / file
+    # the number of images is in the key by way of the paths, their size by name
     shape = (len(listing.paths), side, side, 3)
     with exclusive(path) as problem:
         try:
@@ -138,6 +140,7 @@ def write_squares(path: Path, paths: list[str], side: int) -> None:
     if need > free:
         raise OSError(28, f"it needs {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free")
     log.info("decoding %d images once into %s (%.1f GiB)", len(paths), path, need / 2**30)
+    # collected, since their place is known only behind the last image
     tags = bytearray()
     with replacing(path) as file:
         for images in decoded_batches(batched(paths), side, workers=usable_cores()):
@@ -150,6 +153,7 @@ def write_squares(path: Path, paths: list[str], side: int) -> None:
 def is_damaged(path: Path, shape: tuple[int, ...]) -> bool:
     """Whether the file's size or the digest of an image is wrong."""
     count, image_bytes = shape[0], shape[1] * shape[2] * shape[3]
+    # a file cut short by a full disk is found without reading it
     if path.stat().st_size != count * (image_bytes + TAG_BYTES):
         return True
     content = np.memmap(path, np.uint8, "r")

@@ -61,6 +61,7 @@ def content_of(splits: Splits) -> tuple[str, tuple[Hashed, Hashed] | None]:
     digest = hashlib.sha256()
     hashed = []
     for part, listing in splits.parts:
+        # reading all of a large set would delay its first epoch by minutes
         step = 1 if total <= HASH_ALL_BYTES else -(-len(listing.paths) // HASHED)
         found = list(_file_digests(listing.paths[::step]))
         digest.update(f"{part} {len(found)}\n".encode() + b"".join(found))
@@ -70,6 +71,7 @@ def content_of(splits: Splits) -> tuple[str, tuple[Hashed, Hashed] | None]:
 
 
 def _hashed_files(listing: Listing, digests: list[bytes]) -> Hashed:
+    # used only where every file was hashed: rows are those of the listing
     return Hashed(
         np.asarray(listing.labels, dtype=np.int64)[: len(digests)],
         _array((short(digest) for digest in digests), len(digests)),
@@ -109,6 +111,7 @@ def twins(train: Hashed, test: Hashed) -> Twins:
         for row in np.flatnonzero(np.isin(part.hashes, repeated)).tolist():
             image, label = (which, row), int(part.labels[row])
             equal = before.setdefault(int(part.hashes[row]), [])
+            # labels decide first: a contradiction harms more than a repetition
             others = [twin for twin, its in equal if its != label]
             same = [twin for twin, its in equal if its == label]
             if others:

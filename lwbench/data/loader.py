@@ -72,6 +72,7 @@ class Data:
         Images: (B, 3, image_size, image_size) in `dtype`, channels_last, augmented. Labels: (B,)
         int64, or (B, num_classes) float32 with mixup or cutmix.
         """
+        # of the whole epoch, also when starting in its middle: a draw depends on the image alone
         draws = self.augment.draw(
             self.train_size,
             stored=self.source.stored,
@@ -94,6 +95,7 @@ class Data:
             (first, min(first + self.batch_size, count))
             for first in range(0, count, self.batch_size)
         ]
+        # the window that training takes at random is taken from the centre
         margin = (self.source.stored - self.source.window) // 2
         inner = slice(margin, margin + self.source.window)
         for _, images, labels in self._raw(split, torch.arange(count), bounds):
@@ -108,6 +110,7 @@ class Data:
 
     def _place(self, split: Split) -> Split:
         images = split.images
+        # labels always fit; images may have to be copied batch by batch
         if images is not None and self._fits(images.nbytes):
             images = images.to(self.device)
         return Split(split.labels.to(self.device), images, split.paths)
@@ -136,6 +139,7 @@ class Data:
             else:
                 # a cache on disk that is larger than the device's memory
                 images = split.images.index_select(0, order[first:last])
+            # streamed images are in page-locked memory: the copy overlaps with computation
             images = images.to(self.device, non_blocking=True)
             yield index, images, split.labels.index_select(0, index)
 
@@ -160,6 +164,7 @@ class Data:
     def _normalised(self, images: Tensor) -> Tensor:
         """(B, H, H, 3) uint8 to (B, 3, H, H), channels_last, zero mean and unit deviation."""
         count, side = images.shape[:2]
+        # images lie in memory as rows of interleaved channels, which is channels_last already
         rows = images.reshape(count, side, side * 3).float().mul_(self._scale).add_(self._shift)
         return rows.to(self.dtype).view(count, side, side, 3).permute(0, 3, 1, 2)
 

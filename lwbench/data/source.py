@@ -157,8 +157,10 @@ def resident_source(
     `arrays`: `train_images`, `train_labels`, `test_images`, `test_labels`, in canonical order.
     `digest`: their `content_digest`, where it is known already.
     """
+    # shares the memory of the arrays
     images = torch.from_numpy(arrays["train_images"])
     mean, std = channel_statistics(images)
+    # small images are resized on the device, after the augmentation: the window is all of them
     side = images.shape[1]
     return Source(
         name=name,

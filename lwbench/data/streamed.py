@@ -54,9 +54,10 @@ def streamed_source(
     else:
         splits.require_sound()
     side = round(image_size / crop)
-    # evenly spaced over all classes; enough for the third digit, in a second of decoding
+    # evenly spaced over all classes: decoding all images for two statistics would take an epoch
     sample = splits.train.paths[:: -(-len(splits.train.paths) // SAMPLE)]
     mean, std = channel_statistics(decode_files(sample, side))
+    # the digest is of names and sizes, which an edited image may keep
     content, hashed = content_of(splits)
     train, test = (_split(f"{name}-{part}", listing, side, cache) for part, listing in splits.parts)
     return Source(
@@ -97,6 +98,7 @@ def without_bad_images(name: str, splits: Splits, cache: str | None) -> tuple[Sp
         for (_, listing), reasons in zip(splits.parts, bad, strict=True)
         for row, reason in reasons.items()
     ]
+    # one line on screen; the run's log names every file
     if left_out:
         total = sum(len(listing.paths) for _, listing in splits.parts)
         log.warning(

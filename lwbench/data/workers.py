@@ -37,6 +37,7 @@ class _Batch(Generic[Result]):
 
     def __init__(self, paths: Paths, start: Start[Result]) -> None:
         self.paths = paths
+        # memory for the result is allocated in the consumer's thread, filled by the workers
         self.result, self._work = start(paths)
         self.error: BaseException | None = None
         self.left = len(paths)
@@ -57,6 +58,7 @@ class _Batch(Generic[Result]):
                 before = self.left
                 self._changed.wait(patience_s)
                 if self.left == before:
+                    # some file of this batch: which one, nobody can say
                     raise Hanging(
                         f"no image decoded for {patience_s:g} s: {shown(self.paths[0])} or one "
                         "after it hangs\nis the disk or network share still there?"
@@ -150,7 +152,9 @@ def in_threads(
 
     def serve() -> None:
         while (task := tasks.get()) is not None and not stop.is_set():
-            batch, row = task
+            batch, row = (
+                task  # files rather than batches, so that one slow file holds up one thread
+            )
             batch.fill(row)
 
     # daemon threads: a read that hangs must not keep the process from ending
@@ -188,6 +192,7 @@ def _in_order(
             else:
                 tasks.put((batch, row))
         started.append(batch)
+        # a batch ahead of the caller costs its memory: no more than AHEAD of them
         if len(started) > (0 if tasks is None else AHEAD):
             yield started.popleft().wait(patience_s)
     while started:

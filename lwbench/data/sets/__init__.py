@@ -79,6 +79,7 @@ class ImageFiles(Dataset):
         if tree is None and self.download is not None:
             self.download()
             tree = self.find()
+        # `find` raises for everything else that can be missing
         assert tree is not None, "a set that was downloaded is found"
         return tree.splits(self.split_seed)
 

@@ -123,6 +123,7 @@ class Cifar(Dataset):
     def _place(self) -> Path:
         """The folder where the set is looked for; it exists where the user named it."""
         home = data_home() / self.name
+        # it may not exist yet: then the archive is downloaded to it
         if self.root is None:
             return home
         hint = f"leave data.root out to download {self.name} to {home}"
@@ -135,7 +136,7 @@ class Cifar(Dataset):
         from ..content import hashed_arrays, twin_notes
         from ..source import resident_source
 
-        # decoding 60,000 files takes a minute, reading the cache a second
+        # decoding 60,000 files takes long, reading a cache of them does not
         class_names, arrays, digest = cached_arrays(self.name, fingerprint, self.cache, make)
         train, test = (
             hashed_arrays(part, arrays[f"{part}_images"], arrays[f"{part}_labels"])
@@ -202,6 +203,7 @@ def _of_archive(archive: Archive, place: Path) -> ClassesAndArrays:
                 f"{shown(place / archive.folder)}: a file does not match its checksum\n"
                 "move the folder away, and unpack or download the archive again"
             ) from None
+        # the archive's order is neither that of folders nor by class
         images, labels = canonical(loaded.data, np.array(loaded.targets))
         arrays |= {f"{split}_images": images, f"{split}_labels": labels}
     return list(loaded.classes), arrays

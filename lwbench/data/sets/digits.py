@@ -62,6 +62,7 @@ class Digits(Dataset):
             members = np.flatnonzero(labels == label)
             # the name stands for a seed: the split is the same for everyone
             out[members] = held_out(len(members), HELD_OUT, "digits", label).numpy()
+        # still in canonical order, by class and then by content
         arrays = {
             "train_images": images[~out],
             "train_labels": labels[~out],

@@ -33,6 +33,7 @@ def download_once(
     staging = folder / ".download"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # runs of a sweep that start together must not download into each other's files
         with FileLock(folder / ".download.lock"):
             if is_folder(folder / tree):
                 return  # another process has downloaded it while this one waited
@@ -45,6 +46,7 @@ def download_once(
             with safe_extraction():
                 fetch(staging)
             (folder / tree).parent.mkdir(parents=True, exist_ok=True)
+            # in one step, so that a killed process leaves either nothing or the complete set
             os.replace(staging / tree, folder / tree)
             shutil.rmtree(staging, ignore_errors=True)
     except (OSError, urllib.error.URLError, RuntimeError, tarfile.TarError) as error:

@@ -86,6 +86,7 @@ def imagenet(
 
 
 def _imagenet_tree(root: str | None) -> Tree:
+    # an explicit folder and the default one are refused in the same words where nothing is there
     default = str(data_home() / "imagenet")
     place = require_root(root or default, "imagenet", IMAGENET, IMAGENET_HOW)
     # ImageNet's test images have no public labels: its validation images are tested on
@@ -138,6 +139,7 @@ def _caltech_tree(root: str | None) -> Tree | None:
     else:
         hint = f"leave data.root out to download it to {data_home() / 'caltech256'}"
         place = require_root(root, "caltech256", layout, hint)
+    # the folder of the classes itself, or one that holds it
     tree = place if place.name == CALTECH else _find_caltech(place)
     if tree is None and root is not None:
         raise UsageError(f"data.root={shown(root)}: no caltech256 in it; expected {layout}")
