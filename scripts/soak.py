@@ -1,4 +1,4 @@
-"""Send random SIGKILL, SIGTERM and SIGINT to studies of small runs, restarted until they finish.
+"""Send random signals to studies of small runs, restarted until they finish.
 
 Each study is a table on digits that `lwbench reproduce` makes twice: undisturbed, and while signals
 are sent to the command, to one of its runs, or to all. Afterwards both must be equal: the table,
@@ -41,7 +41,7 @@ rows:
 TRAINING = ["epochs=4", "batch_size=64", "data.augment.rotation=5"]
 TIMES = {"seconds", "train_seconds", "images_per_s", "finished"}
 MARK = "LWBENCH_SOAK"  # in the environment of every process started here, and of their children
-SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 PATIENCE_S = 120.0  # for the processes of a killed command to end by themselves
 
 
@@ -247,7 +247,7 @@ def show(soak: Soak, options: argparse.Namespace) -> None:
 
 | signal | {" | ".join(targets)} |
 | --- |{" --- |" * len(targets)}""")
-    for name in ("SIGKILL", "SIGTERM", "SIGINT"):
+    for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGUSR1"):
         print(f"| {name} | {' | '.join(str(soak.sent[name, t]) for t in targets)} |")
     print()
     print("\n".join(f"- FAULT: {fault}" for fault in soak.faults) or "- no difference")

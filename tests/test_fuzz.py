@@ -606,7 +606,8 @@ def test_a_damaged_run_is_answered_and_never_gives_other_figures(cases, finished
     claim()
 
 
-# every field of every record, one at a time
+# every field of a configuration, of metrics and of an environment with several starts, one at a
+# time; test_damaged_records.py has results, and environments of version 0.1
 
 ARCHIVED = Path(__file__).parent.parent / "outputs/measured/cifar10/ldc0/7ac6b42b-s0"
 INVALID = [None, "x", "\x00\ud800", -1, 0, True, 10**400, 1e308, float("nan"), float("inf"), [],
@@ -640,19 +641,14 @@ def damaged_records():
     env = json.loads((ARCHIVED / "env.json").read_text())
     start = {key: env[key] for key in env if key != "data"} | {"epochs": 1, "steps": 4}
     files = {
-        "result.json": [
-            json.loads((ARCHIVED / "result.json").read_text())
-            | {"finished": "2026-01-01T00:00:00Z"}
-        ],
-        "env.json": [env, {"starts": [start, start], "data": env["data"]}],
-        "config.yaml": [yaml.safe_load((ARCHIVED / "config.yaml").read_text())],
+        "env.json": {"starts": [start, start], "data": env["data"]},
+        "config.yaml": yaml.safe_load((ARCHIVED / "config.yaml").read_text()),
     }
-    for file, contents in files.items():
+    for file, content in files.items():
         write = json.dumps if file.endswith("json") else yaml.safe_dump
-        for content in contents:
-            for path in fields_of(content):
-                for value in INVALID:
-                    yield file, write(changed(content, path, value))
+        for path in fields_of(content):
+            for value in INVALID:
+                yield file, write(changed(content, path, value))
     header, *rows = (ARCHIVED / "metrics.csv").read_text().splitlines()
     for column in range(len(header.split(","))):
         for value in ["", "x", "nan", "-inf", "1e999", "9" * 5000, "1,2,3", '"', "\x00"]:
@@ -661,8 +657,9 @@ def damaged_records():
             yield "metrics.csv", "\n".join([header, rows[0], ",".join(cells)])
 
 
+@pytest.mark.skipif(not ARCHIVED.is_dir(), reason="needs a checkout's outputs/measured")
 @pytest.mark.parametrize(
-    "every", [7, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+    "every", [11, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
 )
 def test_an_invalid_field_of_a_record_costs_its_own_row_alone(every, monkeypatch):
     """A folder of runs, each with one invalid value somewhere, beside one whole run."""
@@ -687,7 +684,7 @@ def test_an_invalid_field_of_a_record_costs_its_own_row_alone(every, monkeypatch
         count += 1
     assert count > 100
     found = records(out)
-    assert 0 in {record.result.seed for record in found} and len(found) > count / 2
+    assert len(found) == count + 1  # their results are all valid
     reduced = ["table=ldc/4", "columns=cifar10", "epochs=10", "image_size=32", "kept=false"]
     said = answered_at_length("table", *reduced)
     assert "ldc0" in said or "LDC0" in said
