@@ -200,6 +200,15 @@ def test_the_same_images_are_answered_for_whatever_their_times_and_place(lwbench
     assert code == 0 and "finished earlier" in out and not err
 
 
+def test_a_sweep_over_folders_of_one_name_takes_no_figure_of_one_for_the_other(lwbench):
+    noise(Path("b/moss/fern"), 9)
+    noise(Path("b/moss/reed"), 9)
+    code, out, err = lwbench(*TRAIN, "-m", "data.root=moss,b/moss", "seed=7")
+    assert code == 2 and not out and "data.name=<name> tells them apart" in err
+    shutil.copytree("moss", "c/moss", copy_function=shutil.copy)
+    assert lwbench(*TRAIN, "-m", "data.root=moss,c/moss")[0] == 0  # a copy is the same set
+
+
 def test_images_that_are_gone_are_not_compared_and_that_is_said(lwbench):
     shutil.rmtree("moss")
     code, out, err = lwbench(*TRAIN, "data.root=moss")

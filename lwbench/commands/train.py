@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ..config import expanded, train_config, train_configs
 from ..errors import UsageError
 from ..runs.runconfig import RunConfig
-from ._images import check_finished
+from ._images import check_distinct, check_finished
 from ._keys import Key, help_of_groups
 from ._training import train
 
@@ -33,6 +33,7 @@ def run(arguments: list[str], flags: set[str]) -> int:
 
     at_once = [a.partition("=")[2] for a in arguments if a.startswith("jobs=")] or ["1"]
     planned = [PlannedRun(job, configs[job]) for job in jobs]
+    check_distinct(configs.values())
     # what force=true trains again may be of other images
     answers = [job for job in planned if job.is_finished and not job.config.force]
     check_finished([(job.run, job.config) for job in answers])

@@ -87,22 +87,23 @@ def require_same_classes(trained: Images, now: Images, what: str) -> None:
     )
 
 
-def differences(then: Images, now: Images) -> str:
-    """Say in which classes, numbers or files two records of images differ."""
+def differences(then: Images, now: Images, which: tuple[str, str] = ("then", "now")) -> str:
+    """Say in which classes, numbers or files two records of images differ; `which` names them."""
     found = []
+    first, second = which
     if then.class_names and now.class_names:
         for names, others, when in (
-            (then.class_names, now.class_names, "then"),
-            (now.class_names, then.class_names, "now"),
+            (then.class_names, now.class_names, first),
+            (now.class_names, then.class_names, second),
         ):
             if only := sorted(set(names) - set(others)):
                 found.append(f"only {when}: {_classes(only)}")
     elif not _agree(then.classes, now.classes):
-        found.append(f"{then.classes} classes then, {now.classes} now")
+        found.append(f"{then.classes} classes {first}, {now.classes} {second}")
     if (then.train_size, then.test_size) != (now.train_size, now.test_size):
         found.append(
-            f"{then.train_size} images to train on and {then.test_size} to test on then, "
-            f"{now.train_size} and {now.test_size} now"
+            f"{then.train_size} images to train on and {then.test_size} to test on {first}, "
+            f"{now.train_size} and {now.test_size} {second}"
         )
     if not found and then.digest != now.digest:
         found.append("as many images in the same classes, but other ones")
