@@ -34,8 +34,9 @@ from torchvision.models import mobilenet_v3_small
 from lwbench.data.augment import Augment
 from lwbench.data.loader import Data
 from lwbench.data.source import Source, Split
+from lwbench.engine.inputs import Settings
 from lwbench.engine.optimizers import sgd
-from lwbench.engine.train import Settings, Training
+from lwbench.engine.train import Training
 from lwbench.registry import DATASETS
 from lwbench.runs.directory import Run
 

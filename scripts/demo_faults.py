@@ -55,8 +55,9 @@ def ours_resumes(folder: Path) -> Outcome:
 
 
 def train(folder: Path, epochs: int, lr: float) -> None:
+    from lwbench.engine.inputs import Settings
     from lwbench.engine.optimizers import sgd
-    from lwbench.engine.train import Settings, Training
+    from lwbench.engine.train import Training
 
     (folder / "checkpoints").mkdir(exist_ok=True)
     torch.manual_seed(0)

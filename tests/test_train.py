@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from lwbench.engine.evaluate import evaluate
+from lwbench.engine.inputs import Settings
 from lwbench.engine.optimizers import sgd
 from lwbench.engine.precision import autocast, resolved_precision
-from lwbench.engine.train import Settings, Training
+from lwbench.engine.train import Training
 from lwbench.engine.weights import load_weights
 from lwbench.errors import NonFiniteError, UsageError
 from lwbench.layers.deform import DeformConv2d

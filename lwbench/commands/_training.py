@@ -151,7 +151,8 @@ def _recorded(run: Run, ready: Prepared) -> Result:
 def _trained(run: Run, ready: Prepared) -> dict[str, Any]:
     import torch
 
-    from ..engine.train import Settings, Training
+    from ..engine.inputs import Settings
+    from ..engine.train import Training
 
     config, model = ready.config, ready.model
     model.to(ready.device).to(memory_format=torch.channels_last)

@@ -3,88 +3,32 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import DamagedError, NonFiniteError, plural
+from ..errors import NonFiniteError, plural
 from ..runs.directory import Run
-from ..runs.provenance import differences
-from ..runs.runconfig import Precision
-from ..runs.schema import Row, Start
-from . import checkpoint
+from ..runs.provenance import changes_since_last_start
+from ..runs.schema import Row
+from . import checkpoint, state
 from .evaluate import Evaluation, evaluate
+from .inputs import Batches, Progress, Settings, Split
 from .offsets import is_deformable, offset_arrays, offset_statistics
 from .optimizers import eager_step
 from .precision import autocast, compiled, resolved_precision
 from .recorder import Arrays, Recorder
 from .signals import Interrupted, Signals
-from .weights import load_weights
+from .state import Position
 
 log = logging.getLogger("lwbench")
 
 FINITE_EVERY = 50  # steps between two looks at the loss within an epoch, on CPUs
 STATISTICS_IMAGES, EXAMPLE_IMAGES = 128, 8  # test images for offsets: per epoch, and at the end
-
-Batch = tuple[Tensor, Tensor]  # images (N, C, H, W), labels (N,) or mixed labels (N, classes)
-Split = Literal["train", "test"]
-
-
-class Batches(Protocol):
-    """What the engine needs of a data set; see `data.loader.Data`."""
-
-    num_classes: int
-    batch_size: int
-    train_size: int
-    steps_per_epoch: int
-
-    @property
-    def class_names(self) -> Sequence[str]: ...
-
-    def train_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]: ...
-
-    def eval_batches(self, split: Split) -> Iterator[Batch]: ...
-
-
-class Progress(Protocol):
-    """Where the engine reports to; see `logs.EpochProgress`."""
-
-    def epoch_starts(self, epoch: int, images_done: int) -> None: ...
-
-    def images_done(self, images: int) -> None: ...
-
-    def epoch_ends(self, row: Row) -> None: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The keys of a `RunConfig` that the training loop reads; see there."""
-
-    epochs: int
-    precision: Precision = "auto"
-    label_smoothing: float = 0.0
-    clip_grad_norm: float | None = None
-    compile: bool = False
-
-
-@dataclass
-class Position:
-    """How far a training is; part of every checkpoint."""
-
-    epoch: int = 0  # finished epochs
-    step: int = 0  # finished optimizer steps of the current epoch
-    images: int = 0  # of the current epoch
-    sums: Tensor | None = None  # loss and correct predictions over these images; on the device
-    train_seconds: float = 0.0  # of the current epoch
-    seconds: float = 0.0  # of all finished epochs, evaluations included
-    best: dict[str, Any] = field(default_factory=dict)  # figures of the best epoch so far
-    rows: list[Row] = field(default_factory=list)  # of metrics.csv
 
 
 class Training:
@@ -128,7 +72,7 @@ class Training:
         or SIGUSR1, with the state saved if a step was finished, and LwbenchError where the records
         cannot be completed.
         """
-        log.info("%s", self._guarantee())
+        log.info("%s", state.guarantee(self.device, self.is_deformable))
         self._resume()
         with self._signals:
             try:
@@ -299,82 +243,36 @@ class Training:
             self._check_finite(float(self.at.sums[0]), "training")
         self._saved = time.monotonic()
         epochs, steps = self._done()
+        content = state.captured(self.model, self.optimizer, self.scaler, self.at, self.device)
         return self._recorder.checkpoint(
-            self._state(), epochs=epochs - self._began[0], steps=steps - self._began[1]
+            content, epochs=epochs - self._began[0], steps=steps - self._began[1]
         )
 
     def _done(self) -> tuple[int, int]:
         """Finished epochs, and optimizer steps of the whole run."""
         return self.at.epoch, self.at.epoch * self.data.steps_per_epoch + self.at.step
 
-    def _state(self) -> dict[str, Any]:
-        """All that the next steps depend on; the data's order follows from epoch and step."""
-        at = self.at
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
-            "threads": torch.get_num_threads(),
-            "position": vars(at) | {"sums": None if at.sums is None else at.sums.cpu()},
-        }
-
     def _resume(self) -> None:
         """Continue from the last checkpoint, if there is one."""
         path = self.run.checkpoints / "last.pt"
-        state = checkpoint.load_newest(path, path.with_name("previous.pt"))
-        if state is None:
+        content = checkpoint.load_newest(path, path.with_name("previous.pt"))
+        if content is None:
             return
-        self._restore(state, path)
+        self.at = state.restored(
+            content, path, self.model, self.optimizer, self.scaler, self.device
+        )
         self._began = self._done()
         at = self.at
         within = f" and {plural(at.step, 'step')} of epoch {at.epoch + 1}" if at.step else ""
         log.info("resuming after %s%s", plural(at.epoch, "epoch"), within)
-        self._warn_if_this_start_differs()
-
-    def _restore(self, state: dict[str, Any], path: Path) -> None:
-        load_weights(self.model, state, path)
-        try:
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
-            torch.set_rng_state(state["rng"])
-            # random numbers on a GPU cannot be continued with another number of GPUs
-            if self.device.type == "cuda" and len(state["cuda_rng"]) == torch.cuda.device_count():
-                torch.cuda.set_rng_state_all(state["cuda_rng"])
-            # how a sum is divided among threads determines its last digits
-            torch.set_num_threads(state["threads"])
-            self.at = Position(**state["position"])
-        except torch.OutOfMemoryError:
-            raise
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise DamagedError(f"{path} is not the state of such a training: {reason}") from None
-        if self.at.sums is not None:
-            self.at.sums = self.at.sums.to(self.device)
-
-    def _warn_if_this_start_differs(self) -> None:
-        """A bit-exact resume presumes the code, libraries and device of before."""
-        *before, now = self.run.environment().starts or (Start(),)
-        trained = [start for start in before if start.has_trained]
-        if trained and (found := differences(trained[-1], now)):
+        # a bit-exact resume presumes the code, libraries and device of before
+        if found := changes_since_last_start(self.run.environment().starts):
             log.warning(
                 "%s was trained so far with %s: the result may differ from that of a run without "
                 "interruption",
                 self.run.path,
                 ", ".join(found),
             )
-
-    def _guarantee(self) -> str:
-        """What a resumed run has in common with an uninterrupted one."""
-        # kernels of deformable layers on GPUs add atomically, in an order that varies
-        is_exact = torch.backends.cudnn.deterministic and not self.is_deformable
-        if self.device.type == "cpu" or is_exact:
-            return "resumed, this run equals an uninterrupted one to the last bit"
-        return (
-            "resumed, this run has the same order of data, random numbers and learning rates as "
-            "an uninterrupted one; its sums may differ in their last digits"
-        )
 
 
 def _figures(row: Row) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -41,12 +42,20 @@ def this_start(
     )
 
 
-def differences(before: Start, now: Start) -> list[str]:
-    """Name what must be equal for a bit-exact resume and is not.
+def changes_since_last_start(starts: Sequence[Start]) -> list[str]:
+    """Name what must be equal for a bit-exact resume and differs between the last two starts.
 
     Compared are the code, versions, the device and how convolutions are computed, as far as they
-    are recorded of the earlier start.
+    are recorded of the earlier start. Starts that trained nothing are passed over.
     """
+    if not starts:
+        return []
+    *earlier, now = starts
+    trained = [start for start in earlier if start.has_trained]
+    return _differences(trained[-1], now) if trained else []
+
+
+def _differences(before: Start, now: Start) -> list[str]:
     then, current = _comparable(before), _comparable(now)
     return [
         f"{name} {then[name]} (now {current.get(name)})"

@@ -1,0 +1,50 @@
+"""What a training is given: settings, batches of images, and where it reports its progress."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from ..runs.runconfig import Precision
+from ..runs.schema import Row
+
+Batch = tuple[Tensor, Tensor]  # images (N, C, H, W), labels (N,) or mixed labels (N, classes)
+Split = Literal["train", "test"]
+
+
+class Batches(Protocol):
+    """What the engine needs of a data set; see `data.loader.Data`."""
+
+    num_classes: int
+    batch_size: int
+    train_size: int
+    steps_per_epoch: int
+
+    @property
+    def class_names(self) -> Sequence[str]: ...
+
+    def train_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]: ...
+
+    def eval_batches(self, split: Split) -> Iterator[Batch]: ...
+
+
+class Progress(Protocol):
+    """Where the engine reports to; see `logs.EpochProgress`."""
+
+    def epoch_starts(self, epoch: int, images_done: int) -> None: ...
+
+    def images_done(self, images: int) -> None: ...
+
+    def epoch_ends(self, row: Row) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The keys of a `RunConfig` that the training loop reads; see there."""
+
+    epochs: int
+    precision: Precision = "auto"
+    label_smoothing: float = 0.0
+    clip_grad_norm: float | None = None
+    compile: bool = False

@@ -1,0 +1,92 @@
+"""The state of a training: all that its next steps depend on, to be saved and restored."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import DamagedError
+from ..runs.schema import Row
+from .weights import load_weights
+
+
+@dataclass
+class Position:
+    """How far a training is; part of every checkpoint."""
+
+    epoch: int = 0  # finished epochs
+    step: int = 0  # finished optimizer steps of the current epoch
+    images: int = 0  # of the current epoch
+    sums: Tensor | None = None  # loss and correct predictions over these images; on the device
+    train_seconds: float = 0.0  # of the current epoch
+    seconds: float = 0.0  # of all finished epochs, evaluations included
+    best: dict[str, Any] = field(default_factory=dict)  # figures of the best epoch so far
+    rows: list[Row] = field(default_factory=list)  # of metrics.csv
+
+
+def captured(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.GradScaler,
+    position: Position,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Return the state as tensors and plain data, for `checkpoint.save`; tensors are not copied."""
+    # the order of the data, its augmentation and the learning rate follow from the position
+    sums = None if position.sums is None else position.sums.cpu()
+    return {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+        "rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state_all() if device.type == "cuda" else [],
+        "threads": torch.get_num_threads(),
+        "position": vars(position) | {"sums": sums},
+    }
+
+
+def restored(
+    state: dict[str, Any],
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.GradScaler,
+    device: torch.device,
+) -> Position:
+    """Restore what `captured` returned, and return the position. `path`: the file, for errors.
+
+    Raises UsageError for weights of another network, DamagedError for no state of a training.
+    """
+    load_weights(model, state, path)
+    try:
+        optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["rng"])
+        # random numbers on GPUs cannot be continued with another number of GPUs
+        if device.type == "cuda" and len(state["cuda_rng"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        # how a sum is divided among threads determines its last digits
+        torch.set_num_threads(state["threads"])
+        position = Position(**state["position"])
+    except torch.OutOfMemoryError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise DamagedError(f"{path} is not the state of such a training: {reason}") from None
+    if position.sums is not None:
+        position.sums = position.sums.to(device)
+    return position
+
+
+def guarantee(device: torch.device, is_deformable: bool) -> str:
+    """Say what a resumed run has in common with an uninterrupted one."""
+    # kernels of deformable layers on GPUs add atomically, in an order that varies
+    is_exact = torch.backends.cudnn.deterministic and not is_deformable
+    if device.type == "cpu" or is_exact:
+        return "resumed, this run equals an uninterrupted one to the last bit"
+    return (
+        "resumed, this run has the same order of data, random numbers and learning rates as "
+        "an uninterrupted one; its sums may differ in their last digits"
+    )
