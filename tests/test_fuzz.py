@@ -204,7 +204,7 @@ def test_keys_of_table_and_reproduce_are_answered(cases, tmp_path):
             "columns",
             "seeds",
             "jobs",
-            "kept",
+            "archived",
             "format",
             "out",
             "epochs",
@@ -685,13 +685,13 @@ def test_an_invalid_field_of_a_record_costs_its_own_row_alone(every, monkeypatch
     assert count > 100
     found = records(out)
     assert len(found) == count + 1  # their results are all valid
-    reduced = ["table=ldc/4", "columns=cifar10", "epochs=10", "image_size=32", "kept=false"]
+    reduced = ["table=ldc/4", "columns=cifar10", "epochs=10", "image_size=32", "archived=false"]
     said = answered_at_length("table", *reduced)
     assert "ldc0" in said or "LDC0" in said
     answered_at_length("table", "runs=outputs")
     answered_at_length("table", "runs=outputs", "format=json")
     answered_at_length("reproduce", *reduced, "dry_run=true")
-    answered_at_length("report", "kept=false")
+    answered_at_length("report", "archived=false")
 
 
 def answered_at_length(*arguments):

@@ -336,12 +336,12 @@ def test_a_sample_in_a_published_sets_place_fills_no_cell(lwbench):
     train = ["train", "model=mb0", "data=cifar100", "data.root=h10", *study]
     assert lwbench(*train)[0] == 0
     table = ["table=ldc/4", "columns=cifar100", "rows=mb0", "epochs=1", "image_size=8"]
-    code, out, err = lwbench("table", *table, "kept=false", "format=json")
+    code, out, err = lwbench("table", *table, "archived=false", "format=json")
     (cell,) = json.loads(out)
     assert code == 0 and (cell["verdict"], cell["measured"], cell["n"]) == ("open", None, None)
     assert re.search(
         r"not of cifar100 as published \(2 classes instead of 100, 26 images instead of 60,000\)",
         err,
     )
-    code, out, err = lwbench("reproduce", *table, "dry_run=true", "kept=false")
+    code, out, err = lwbench("reproduce", *table, "dry_run=true", "archived=false")
     assert code == 2 and "2 classes instead of 100" in err

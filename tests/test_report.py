@@ -253,7 +253,7 @@ def test_an_empty_folder_makes_a_page_of_published_numbers(tmp_path):
 def test_kept_runs_are_shown_unless_they_are_not_wanted(tmp_path, few_pictures):
     ldc4(tmp_path / "measured", "mb0", seeds=(0,))
     assert STUDY in write(tmp_path)
-    assert STUDY not in write(tmp_path, kept="false")
+    assert STUDY not in write(tmp_path, archived="false")
 
 
 @pytest.mark.parametrize("argument", ["select=last", "kept=maybe", "outdir=x"])

@@ -124,7 +124,7 @@ def test_kept_runs_are_read_beside_local_ones_unless_left_out(tmp_path, finish, 
     finish("model=mb0", *LDC, "seed=1")
     shown = {"table": "ldc/4", "rows": "mb0", "columns": "cifar10", "format": "json"}
     assert cells(table(**shown))["mb0", "cifar10_top1"]["seeds"] == [0, 1]
-    assert cells(table(**shown, kept="false"))["mb0", "cifar10_top1"]["seeds"] == [1]
+    assert cells(table(**shown, archived="false"))["mb0", "cifar10_top1"]["seeds"] == [1]
 
 
 def test_the_summary_counts_the_verdicts_of_runs(finish, table):

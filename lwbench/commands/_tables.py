@@ -40,7 +40,7 @@ def tabulate(
     if "runs" in keys:
         filled = _of_runs(keys, overrides)
     else:
-        found = records(Path(keys.get("out", "outputs")), archived=keys["kept"] == "true")
+        found = records(Path(keys.get("out", "outputs")), archived=keys["archived"] == "true")
         tables = published.load(keys.get("table", "all"))
         tables = selected(tables, *(keys.get(part) for part in PARTS))
         chosen = study(tables, found, overrides, keys["select"], compose)
@@ -66,7 +66,7 @@ def _of_runs(keys: Mapping[str, str], overrides: Sequence[str]) -> list[FilledTa
         )
     folder = Path(keys["runs"])
     tables, rows = ablation.tables_of(
-        folder, ablation.under(folder, archived=keys["kept"] == "true")
+        folder, ablation.under(folder, archived=keys["archived"] == "true")
     )
     tables = selected(tables, *(keys.get(part) for part in PARTS))
     return [ablation.filled(table, rows, keys["select"]) for table in tables]

@@ -11,7 +11,7 @@ FLAGS: tuple[str, ...] = ()
 KEYS = {
     "out": Key("the folder of runs (outputs)"),
     "out_dir": Key("where index.html is written (<out>/report)"),
-    "kept": Key("whether archived runs under <out>/measured are shown", YES_NO),
+    "archived": Key("whether archived runs under <out>/measured are shown", YES_NO),
     "select": Key(
         "the epoch of accuracies; best on the test images is optimistic", ("final", "best")
     ),
@@ -39,7 +39,7 @@ def write_report(values: dict[str, str]) -> Path:
     from ..tables import cells, published
 
     out = Path(values.get("out", "outputs"))
-    found = records(out, archived=values["kept"] == "true")
+    found = records(out, archived=values["archived"] == "true")
     loaded = published.load("all")
     wanted = [request for table in loaded for request in cells.requirements(table)]
     trains = {f.train: None for table in loaded for f in table.figures if f.train is not None}

@@ -26,7 +26,7 @@ KEYS = {
     "seeds": Key("how many (3 is 0, 1, 2), or a list such as 0,5,7"),
     "jobs": Key("runs at once; they share cores and GPUs"),
     "dry_run": Key("print the plan, and a line per run for a shell", NO_YES),
-    "kept": Key("whether archived runs under <out>/measured count as finished", YES_NO),
+    "archived": Key("whether archived runs under <out>/measured count as finished", YES_NO),
 }
 
 
@@ -55,7 +55,7 @@ def run(arguments: list[str], flags: set[str]) -> int:
         raise UsageError("no accuracy among these cells; lwbench table shows what is counted")
     configs = train_configs([*wanted, *requests(tables)])
     out = configs[wanted[0]].out
-    found = records(Path(out), archived=keys["kept"] == "true")
+    found = records(Path(out), archived=keys["archived"] == "true")
     seeds = plan.seeds(keys.get("seeds", "3"))
     refused = asked(tables, overrides, configs, found).refused(tables)
     for record in refused:

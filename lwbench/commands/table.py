@@ -18,7 +18,7 @@ KEYS = {
     "layout": Key("wide is a line per row, long a line per cell", ("wide", "long")),
     "format": Key("output format", ("terminal", "markdown", "latex", "html", "csv", "json")),
     "out": Key("the folder of runs (outputs)"),
-    "kept": Key("whether archived runs under <out>/measured count", YES_NO),
+    "archived": Key("whether archived runs under <out>/measured count", YES_NO),
 }
 
 
