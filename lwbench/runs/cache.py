@@ -17,7 +17,7 @@ from .provenance import installed_version
 
 log = logging.getLogger("lwbench")
 
-MAX_ENTRIES = 50_000  # of one file; the oldest are dropped
+MAX_ENTRIES = 5_000  # of one file, about 20 MB of configurations; the oldest are dropped
 MAX_FILES = 8  # of one name, one per state of what the results depend on; the oldest are removed
 
 
