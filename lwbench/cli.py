@@ -35,18 +35,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an ASCII terminal must not end a run
     try:
-        return _answered(arguments)
+        code = _answered(arguments)
     except Interrupted as second:  # a signal while the first one was being handled
-        return second.exit_code
+        code = second.exit_code
     except KeyboardInterrupt:
-        return 130
+        code = 130
+    try:
+        sys.stdout.flush()
+    except OSError:  # what an error left unprinted; at exit Python would end with 120
+        _discard_output()
+    return code
 
 
 def _answered(arguments: list[str]) -> int:
     """The command's exit code; every error is printed in a line or two."""
     try:
         with Signals(patience_s=0):
-            return _dispatch(arguments)
+            code = _dispatch(arguments)
+            sys.stdout.flush()  # here, where a reader that has left is noticed
+            return code
     except LwbenchError as error:
         print(f"lwbench: {error}", file=sys.stderr)
         return error.exit_code
@@ -59,10 +66,14 @@ def _answered(arguments: list[str]) -> int:
         print("lwbench: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 141
     except Exception as error:
         return _unexpected(error)
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _unexpected(error: Exception) -> int:

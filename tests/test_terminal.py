@@ -25,13 +25,18 @@ def command(arguments):
     return [sys.executable, "-m", "lwbench", *arguments]
 
 
+@pytest.mark.parametrize("buffering", ["buffered", "unbuffered"])
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
-def test_a_reader_that_leaves_ends_the_command_in_silence(arguments, tmp_path):
+def test_a_reader_that_leaves_ends_the_command_in_silence(arguments, buffering, tmp_path):
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    if buffering == "unbuffered":
+        environment["PYTHONUNBUFFERED"] = "1"
     reading, writing = os.pipe()
     os.close(reading)  # gone before the first line, where `head -1` leaves after it
     done = subprocess.run(
-        command(arguments), cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE, text=True
-    )
+        command(arguments), cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE, text=True,
+        env=environment,
+    )  # fmt: skip
     os.close(writing)
     assert done.returncode in (0, 128 + signal.SIGPIPE)
     assert done.stderr == ""
