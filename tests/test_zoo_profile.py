@@ -74,3 +74,12 @@ def test_the_networks_of_torchvision_cost_what_torchvision_publishes():
         assert round(int(row["plain"]) / 1e9, 3) == published["_ops"], arch
         if arch not in ("googlenet", "inception_v3"):  # published with their auxiliary heads
             assert int(row["params"]) == published["num_params"], arch
+
+
+def test_the_networks_of_timm_are_all_there():
+    timm = pytest.importorskip("timm")
+    rows = {row["arch"]: row for row in rows_of(TABLE) if row["library"] == "timm"}
+    if timm.__version__ != next(iter(rows.values()))["version"]:
+        pytest.skip("another timm is installed")
+    assert set(rows) == set(timm.list_models())
+    assert all(row["flop_counter"] == row["plain"] for row in rows.values() if row["plain"])
