@@ -10,7 +10,7 @@ from .tree import folders_in, holds_images, is_folder, scan, some
 # the first of these that exists is tested on
 TEST_FOLDERS = ("test", "val", "valid", "validation")
 SPLIT_FOLDERS = ("train", *TEST_FOLDERS)
-# further names that splits have elsewhere; whoever uses them is told the names that are known here
+# names that other tools use for splits; a message then lists the names that are read here
 SPLIT_NAMES = {*SPLIT_FOLDERS, "training", "testing", "tests", "trainset", "testset", "dev"}
 LAYOUT = "{train,test}/<class>/<image>, {train,val}/<class>/<image> or <class>/<image>"
 
@@ -57,7 +57,7 @@ def find_tree(root: Path) -> Tree:
 
 def first_with(root: Path, candidates: list[Path], folders: tuple[str, ...]) -> Path | None:
     """Return the first of `candidates` (relative to `root`) that holds all the `folders`."""
-    # an archive unpacks into a folder of its own name: users give that folder or the one above
+    # an archive unpacks into a folder named like it: users give that folder or its parent
     for candidate in candidates:
         place = root / candidate
         if all(is_folder(place / folder) for folder in folders):

@@ -52,7 +52,7 @@ class _Archive:
     def write(self, data: bytes | memoryview) -> int:
         """Take the next bytes of the archive. Errors are raised by `close`."""
         # The caller is C++ code, which answers an exception by writing the rest of the archive and
-        # raises an error of its own, without the reason: so it is not told.
+        # raises another error, without the reason: so errors are kept for `close`.
         if self._error is None:
             try:
                 self._take(memoryview(data).cast("B"))

@@ -147,7 +147,7 @@ def _caltech_tree(root: str | None) -> Tree | None:
 
 
 def _find_caltech(place: Path) -> Path | None:
-    # torchvision unpacks the archive into a folder caltech256 of its own
+    # torchvision unpacks the archive into an additional folder, caltech256
     holder = first_with(place, [Path("."), Path("caltech256")], (CALTECH,))
     return holder / CALTECH if holder else None
 
