@@ -89,7 +89,7 @@ class Sides:
     def train_batches(self, epoch: int, start: int = 0):
         return (self.batch(100 * epoch + s, flipped=epoch == 1) for s in range(start, 4))
 
-    def eval_batches(self, split: str):
+    def eval_batches(self, split: str, most: int | None = None):
         return (self.batch(10**6 + s) for s in range(2))
 
 

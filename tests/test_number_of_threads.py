@@ -83,6 +83,8 @@ def test_a_run_that_was_started_keeps_its_number(tmp_path, capsys):
 
 def test_the_number_is_not_part_of_the_identity():
     assert train_config(["threads=1"]).identity == train_config(["threads=auto"]).identity
+    ways = {train_config([f"evaluate_train={way}"]).identity for way in ("auto", "false", "sample")}
+    assert ways == {train_config([]).identity}
 
 
 @pytest.mark.parametrize("value", ["0", "many", "1.5", "5000"])

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from lwbench.commands import _building
 from lwbench.data import cache as caching
 from lwbench.data import workers as threads
 from lwbench.data.augment import Augment
@@ -325,3 +326,29 @@ def test_a_gpu_gives_the_batches_of_the_cpu():
         same = torch.isclose(found.cpu(), images, atol=1e-5).all(1).float().mean()
         assert same > 0.999
         assert torch.allclose(others.cpu(), labels)
+
+
+# --- evaluation on training images
+
+
+def test_a_sample_is_drawn_by_the_seed_and_is_part_of_a_larger_one():
+    def drawn(most, seed=0):
+        batches = data(augment=Augment(), seed=seed).eval_batches("train", most)
+        return [image.sum().item() for images, _ in batches for image in images]
+
+    assert drawn(12) == drawn(12) and len(drawn(12)) == 12
+    assert drawn(12, seed=1) != drawn(12)
+    assert set(drawn(12)) < set(drawn(20)) < set(drawn(None))
+    assert drawn(50) == drawn(1000) == drawn(None)
+    # canonical order, as whole evaluations have
+    assert [value for value in drawn(None) if value in set(drawn(12))] == drawn(12)
+
+
+def test_auto_evaluates_all_images_in_memory_and_a_sample_of_files(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(_building, "EVALUATION_SAMPLE", 7)
+    resident, streamed = data(), data(photo_source(photos), image_size=24)
+    packed = data(photo_source(photos, cache=str(tmp_path)), image_size=24)
+    count = _building.train_images_to_evaluate
+    assert [count("auto", of) for of in (resident, streamed, packed)] == [50, 7, 7]
+    assert [count(choice, streamed) for choice in (True, "sample", False)] == [18, 7, 0]
+    assert count("sample", resident) == 7

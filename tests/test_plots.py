@@ -1,5 +1,6 @@
 """Pictures: what they show of the runs, what is left out with a reason, what no name breaks."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -188,6 +189,20 @@ def test_ten_classes_have_their_share_of_the_true_class_in_each_cell(finished):
     assert [text.get_text() for text in test.texts] == ["75", "25", "100"]
     assert test.images[0].get_array().tolist() == [[75, 25], [0, 100]]
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["cat", "dog"]
+
+
+def test_a_sample_of_training_images_says_so_and_none_is_no_matrix(finished):
+    (record,) = finished(confusion={"train": np.diag([1, 1]), "test": np.diag([1, 2])})
+    (record.run.path / "env.json").write_text('{"data": {"train_size": 90}}')
+
+    def titles(evaluated):
+        result = record.result.model_copy(update={"train_evaluated": evaluated})
+        figure = maps.confusion(dataclasses.replace(record, result=result))
+        return [title for ax in figure.axes if (title := ax.get_title())]
+
+    assert titles(2) == ["train (2 images, a sample of 90)", "test (3 images)"]
+    assert titles(90) == titles(None) == ["train (2 images)", "test (3 images)"]
+    assert titles(0) == ["test (3 images)"]
 
 
 def test_a_hundred_classes_have_few_ticks_and_no_numbers(finished):

@@ -36,7 +36,7 @@ class Blobs:
         for step in range(start, self.steps_per_epoch):
             yield self._batch(1000 * epoch + step)
 
-    def eval_batches(self, split):
+    def eval_batches(self, split, most=None):
         for step in range(3):
             yield self._batch(10**6 + step)
 
@@ -202,3 +202,15 @@ def test_weights_of_other_tools_load(prefix, key, tmp_path):
     state = {prefix + k: v for k, v in source.state_dict().items()}
     load_weights(target, {key: state} if key else state, tmp_path / "x.pt")
     assert target.weight.equal(source.weight)
+
+
+@pytest.mark.parametrize(("most", "evaluated"), [(None, 32), (100, 32), (7, 7), (0, 0)])
+def test_the_result_says_how_many_training_images_the_last_weights_saw(tmp_path, most, evaluated):
+    run = training(tmp_path, epochs=1, train_evaluated=most)
+    asked = []
+    batches = run.data.eval_batches
+    run.data.eval_batches = lambda split, most=None: asked.append((split, most)) or batches(split)
+    result = run(Silent())
+    assert result["train_evaluated"] == evaluated
+    assert [most for split, most in asked if split == "train"] == [evaluated] * bool(evaluated)
+    assert ("train" in np.load(tmp_path / "confusion.npz").files) == bool(evaluated)

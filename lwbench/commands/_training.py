@@ -17,7 +17,14 @@ from ..runs.images import is_same
 from ..runs.resume import check_same_images, check_unedited, extended
 from ..runs.runconfig import RunConfig
 from ..runs.schema import Images, Result
-from ._building import built_data, check_batch_of_one, device_name, measured_cost, resolved_device
+from ._building import (
+    built_data,
+    check_batch_of_one,
+    device_name,
+    measured_cost,
+    resolved_device,
+    train_images_to_evaluate,
+)
 from ._images import check_finished
 
 if TYPE_CHECKING:
@@ -125,7 +132,8 @@ def _recorded(run: Run, ready: Prepared) -> Result:
     config = ready.config
     with explained_writes(run.path):
         run.write_config(config)
-        how_many = _set_threads(run, config, ready.model, ready.data, ready.device)
+        num_classes = ready.data.num_classes
+        how_many = threads.choose(run, config, ready.model, num_classes, ready.device)
         run.record_start(
             device=device_name(ready.device),
             threads=torch.get_num_threads(),
@@ -168,44 +176,13 @@ def _trained(run: Run, ready: Prepared) -> dict[str, Any]:
             label_smoothing=config.label_smoothing,
             clip_grad_norm=config.clip_grad_norm,
             compile=config.compile,
+            train_evaluated=train_images_to_evaluate(config.evaluate_train, ready.data),
         ),
         device=ready.device,
         save_every=config.checkpoint.every,
     )
     with EpochProgress(config.epochs, ready.data.train_size) as progress:
         return training(progress)
-
-
-def _set_threads(
-    run: Run, config: RunConfig, model: "nn.Module", data: "Data", device: "torch.device"
-) -> str:
-    """Set the number of CPU threads of a run before its first step; return a remark on it.
-
-    A resumed run keeps its number, since the last digits of sums depend on it. Otherwise it is the
-    configured one, or, with threads=auto, the faster of one thread and all.
-    """
-    import torch
-
-    if recorded := run.environment().threads:
-        torch.set_num_threads(recorded)
-        return f", {plural(recorded, 'thread')} as before"
-    if config.threads != "auto":
-        torch.set_num_threads(config.threads)
-        return f", {plural(config.threads, 'thread')}"
-    if device.type != "cpu":
-        return ""
-    # images of 224 px fill the caches with fewer of them
-    images = min(config.batch_size, 128 if config.image_size <= 64 else 16)
-    shape = (images, 3, config.image_size, config.image_size)
-    seconds = threads.measured(model, shape, data.num_classes)
-    if not seconds:
-        return f", {plural(torch.get_num_threads(), 'thread')}"
-    best = min(seconds, key=seconds.__getitem__)
-    torch.set_num_threads(best)
-    timed = ", ".join(
-        f"{plural(n, 'thread')} {images / s:,.0f} images/s" for n, s in seconds.items()
-    )
-    return f", {plural(best, 'thread')} (measured: {timed})"
 
 
 def _logged(

@@ -73,6 +73,14 @@ def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=generator("order", seed, epoch))
 
 
+def evaluation_sample(count: int, most: int, seed: int) -> Tensor:
+    """Choose at most `most` of `count` images to evaluate: their rows in order, int64 on the CPU.
+
+    A smaller sample of the same seed is part of a larger one.
+    """
+    return torch.randperm(count, generator=generator("evaluate", seed))[:most].sort().values
+
+
 def held_out(count: int, one_in: int, *parts: object) -> Tensor:
     """Choose the images to hold out: (count,) bool, one in `one_in`, at least one."""
     chosen = torch.randperm(count, generator=generator("split", *parts))[: max(1, count // one_in)]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from .augment import Augment, soft_labels
-from .draws import Draws, epoch_order
+from .draws import Draws, epoch_order, evaluation_sample
 from .source import Source, Split
 from .workers import decoded_batches
 
@@ -85,12 +85,18 @@ class Data:
         for index, images, labels in self._raw("train", order, bounds):
             yield self._augmented(images, labels, draws.take(index))
 
-    def eval_batches(self, split: Literal["test", "train"] = "test") -> Iterator[Batch]:
-        """Yield all images of a split once, in canonical order: their central windows and labels.
+    def eval_batches(
+        self, split: Literal["test", "train"] = "test", most: int | None = None
+    ) -> Iterator[Batch]:
+        """Yield the images of a split once, in canonical order: their central windows and labels.
 
-        Shapes as in `train_batches`, with hard labels.
+        Shapes as in `train_batches`, with hard labels. Of a split with more than `most` images, as
+        many of them, drawn by the seed.
         """
-        count = len(self._splits[split])
+        order = torch.arange(len(self._splits[split]))
+        if most is not None and most < len(order):
+            order = evaluation_sample(len(order), most, self.seed)
+        count = len(order)
         bounds = [
             (first, min(first + self.batch_size, count))
             for first in range(0, count, self.batch_size)
@@ -98,7 +104,7 @@ class Data:
         # the window that training takes at random is taken from the centre
         margin = (self.source.stored - self.source.window) // 2
         inner = slice(margin, margin + self.source.window)
-        for _, images, labels in self._raw(split, torch.arange(count), bounds):
+        for _, images, labels in self._raw(split, order, bounds):
             yield self._resized(self._normalised(images[:, inner, inner])), labels
 
     def _train_bounds(self) -> list[tuple[int, int]]:

@@ -26,7 +26,7 @@ class Batches(Protocol):
 
     def train_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]: ...
 
-    def eval_batches(self, split: Split) -> Iterator[Batch]: ...
+    def eval_batches(self, split: Split, most: int | None = None) -> Iterator[Batch]: ...
 
 
 class Progress(Protocol):
@@ -41,10 +41,14 @@ class Progress(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The keys of a `RunConfig` that the training loop reads; see there."""
+    """The keys of a `RunConfig` that the training loop reads; see there.
+
+    `train_evaluated`: the number of training images that the final weights are evaluated on.
+    """
 
     epochs: int
     precision: Precision = "auto"
     label_smoothing: float = 0.0
     clip_grad_norm: float | None = None
     compile: bool = False
+    train_evaluated: int | None = None  # None: all

@@ -7,9 +7,13 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
+from ..errors import plural
 from ..runs import machine
+from ..runs.directory import Run
+from ..runs.runconfig import RunConfig
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 # Iterations of an idle thread's waiting loop before it sleeps, about 0.2 ms. A small network hands
@@ -115,3 +119,35 @@ def measured(model: "nn.Module", batch: tuple[int, ...], num_classes: int) -> di
 
     with torch.random.fork_rng(devices=[]):  # dropout draws random numbers
         return fastest(step, [1, every])
+
+
+def choose(
+    run: Run, config: RunConfig, model: "nn.Module", num_classes: int, device: "torch.device"
+) -> str:
+    """Set the number of CPU threads of a run before its first step; return a remark on it.
+
+    A resumed run keeps its number, since the last digits of sums depend on it. Otherwise it is the
+    configured one, or, with threads=auto, the faster of one thread and all.
+    """
+    import torch
+
+    if recorded := run.environment().threads:
+        torch.set_num_threads(recorded)
+        return f", {plural(recorded, 'thread')} as before"
+    if config.threads != "auto":
+        torch.set_num_threads(config.threads)
+        return f", {plural(config.threads, 'thread')}"
+    if device.type != "cpu":
+        return ""
+    # images of 224 px fill the caches with fewer of them
+    images = min(config.batch_size, 128 if config.image_size <= 64 else 16)
+    shape = (images, 3, config.image_size, config.image_size)
+    seconds = measured(model, shape, num_classes)
+    if not seconds:
+        return f", {plural(torch.get_num_threads(), 'thread')}"
+    best = min(seconds, key=seconds.__getitem__)
+    torch.set_num_threads(best)
+    timed = ", ".join(
+        f"{plural(n, 'thread')} {images / s:,.0f} images/s" for n, s in seconds.items()
+    )
+    return f", {plural(best, 'thread')} (measured: {timed})"

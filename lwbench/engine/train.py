@@ -171,11 +171,11 @@ class Training:
         if time.monotonic() - self._saved >= self._save_every:
             self._save()
 
-    def _evaluate(self, split: Split) -> Evaluation:
+    def _evaluate(self, split: Split, most: int | None = None) -> Evaluation:
         return evaluate(
             # not `forward`: compiling for evaluation would take longer than it saves
             self.model,
-            self.data.eval_batches(split),
+            self.data.eval_batches(split, most),
             self.data.num_classes,
             autocast=self.autocast,
             after_batch=self._between_steps,
@@ -204,10 +204,14 @@ class Training:
         # interrupted here, a run resumes behind its last epoch and evaluates again
         begin = time.monotonic()
         confusion: dict[str, np.ndarray] = {
-            "train": self._evaluate("train").confusion,
             "test": self._evaluate("test").confusion,
             "class_names": np.array(self.data.class_names, dtype=np.str_),
         }
+        train_evaluated = self.data.train_size
+        if (most := self.settings.train_evaluated) is not None:
+            train_evaluated = min(most, train_evaluated)
+        if train_evaluated:
+            confusion["train"] = self._evaluate("train", train_evaluated).confusion
         arrays: dict[str, Arrays] = {"confusion": confusion}
         if self.is_deformable:
             images = self._test_images(EXAMPLE_IMAGES)
@@ -223,6 +227,7 @@ class Training:
             "images_per_s": images_trained / sum(row["seconds"] for row in rows),
             "final": _figures(rows[-1]),
             "best": self.at.best,
+            "train_evaluated": train_evaluated,
         }
 
     def _check_finite(self, loss: float, which: str) -> None:

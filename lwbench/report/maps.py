@@ -42,21 +42,24 @@ def _are_numbers(*arrays: np.ndarray) -> bool:
 def confusion(record: Record, class_names: Sequence[str] | None = None) -> Figure:
     """Confusion matrices of train and test over the final weights, in percent of the true class.
 
-    `class_names`: by default those that the run recorded, else indices. Up to 20 classes have
-    numbers in their cells. Raises NoPicture where confusion.npz is missing or damaged.
+    A run that was not evaluated on training images has no matrix of them; one that was evaluated
+    on a sample says so. `class_names`: by default those that the run recorded, else indices. Up to
+    20 classes have numbers in their cells. Raises NoPicture where confusion.npz is missing or
+    damaged.
     """
     path = record.run.path / "confusion.npz"
     arrays = _arrays(path)
-    counts = {split: _counts(arrays.get(split), path) for split in ("train", "test")}
-    if len(counts["train"]) != len(counts["test"]):
+    splits = ("test",) if record.result.train_evaluated == 0 else ("train", "test")
+    counts = {split: _counts(arrays.get(split), path) for split in splits}
+    if len({len(matrix) for matrix in counts.values()}) > 1:
         raise NoPicture(f"{path} is damaged: train and test differ in their classes")
     names = arrays.get("class_names", ()) if class_names is None else class_names
     labels = _labels(names, len(counts["test"]))
-    figure = Figure(figsize=(11, 5.6), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
+    figure = Figure(figsize=(11 if len(counts) == 2 else 6.5, 5.6), layout="constrained")
+    axes = figure.subplots(1, len(counts), sharey=True, squeeze=False)[0]
     for ax, (split, matrix) in zip(axes, counts.items(), strict=True):
         drawn = _matrix(ax, matrix, labels)
-        ax.set(title=f"{split} ({int(matrix.sum()):,} images)", xlabel="predicted class")
+        ax.set(title=f"{split} ({_images(record, split, matrix)})", xlabel="predicted class")
     axes[0].set_ylabel("true class")
     bar = figure.colorbar(drawn, ax=axes, shrink=0.8, label="% of the true class")
     bar.set_ticks([0, 1, 5, 10, 25, 50, 75, 100])
@@ -65,6 +68,15 @@ def confusion(record: Record, class_names: Sequence[str] | None = None) -> Figur
         f"{plain(result.model)} on {plain(result.data)}, seed {result.seed}, final epoch"
     )
     return figure
+
+
+def _images(record: Record, split: str, matrix: np.ndarray) -> str:
+    """The number of images in a matrix; of a sample, also how many there are."""
+    images = f"{int(matrix.sum()):,} images"
+    evaluated, of = record.result.train_evaluated, record.data.train_size
+    if split == "train" and evaluated is not None and of is not None and evaluated < of:
+        return f"{images}, a sample of {of:,}"
+    return images
 
 
 def _counts(matrix: np.ndarray | None, path: Path) -> np.ndarray:

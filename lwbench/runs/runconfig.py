@@ -38,13 +38,21 @@ def _threads(value: Any) -> int | Literal["auto"]:
     raise ValueError("expected auto or a number from 1 to 1024")
 
 
+def _evaluate_train(value: Any) -> bool | Literal["auto", "sample"]:
+    if value is True or value is False or value in ("auto", "sample"):
+        return value
+    raise ValueError("expected auto, true, false or sample")
+
+
 Threads = Annotated[int | Literal["auto"], PlainValidator(_threads)]
+EvaluateTrain = Annotated[bool | Literal["auto", "sample"], PlainValidator(_evaluate_train)]
 ImageSize = Annotated[int, Field(gt=0, le=8192)]  # pixels; a larger value would take all memory
 
 # Keys that cannot change the result, or that stand beside the identity in the directory's name
 # (the seed). `data.recipe` only holds defaults that other keys refer to.
 _NOT_IDENTIFYING = {
     "seed", "device", "workers", "threads", "jobs", "out", "force", "extend", "checkpoint",
+    "evaluate_train",
     "data.root", "data.cache", "data.recipe",
 }  # fmt: skip
 # Keys that always enter the identity. Every other key is left out while it has a value that means
@@ -90,7 +98,8 @@ class RunConfig(_Keys):
 
     `precision`: "auto" is bf16 on GPUs that support it and fp32 on every CPU, where depthwise
     networks train more slowly in bf16. `clip_grad_norm`: largest norm of all gradients together.
-    `compile`: torch.compile, which pays off after many epochs only.
+    `compile`: torch.compile, which pays off after many epochs only. `evaluate_train`: whether the
+    final weights are evaluated on all training images, on a sample or on none.
     """
 
     seed: Seed = 0
@@ -105,6 +114,7 @@ class RunConfig(_Keys):
     compile: bool = False
     workers: NonNegativeInt | None = None
     threads: Threads = "auto"
+    evaluate_train: EvaluateTrain = "auto"
     jobs: PositiveInt = 1
     force: bool = False
     extend: bool = False

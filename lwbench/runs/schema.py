@@ -79,6 +79,9 @@ class Result(BaseModel):
     images_per_s: Rate
     final: Figures
     best: Figures
+    # training images that the final weights were evaluated on, for the confusion matrix; None:
+    # all of them, recorded before this field existed
+    train_evaluated: Count | None = None
     finished: Time | None = None  # None: recorded before this field existed
 
 
