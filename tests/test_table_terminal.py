@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from lwbench.tables import cells, formats, layout, published
-from lwbench.tables.cells import VERDICTS, WORDS, FilledTable
+from lwbench.tables.cells import ORIGINS, VERDICTS, WORDS, FilledTable
 from lwbench.tables.statistics import OUTCOMES, Comparison, Sample
 
 TABLES = {table.name: table for table in published.load("all")}
@@ -78,7 +78,8 @@ def test_no_measured_number_is_lost_when_room_is_short(name, width):
     text = re.sub(r"\s", "", "".join(found))
     for cell in filled.cells:
         if cell.sample:
-            assert f"{cell.published}|{cell.sample.mean:.2f}±0.31(3)✓" in text
+            whose = "" if cell.origin.kind == "own" else WORDS[cell.origin.word].sign
+            assert f"{cell.published}{whose}|{cell.sample.mean:.2f}±0.31(3)✓" in text
     assert text.count("+0.42▲") >= sum(cell.comparison is not None for cell in filled.cells)
 
 
@@ -118,8 +119,8 @@ def test_a_difference_stays_beside_its_column(width):
     assert len(headers) > 1 and not any(line.split()[:2] == ["row", "vs"] for line in headers)
 
 
-def test_every_verdict_and_outcome_has_a_sign_of_its_own():
-    assert set(WORDS) == {*VERDICTS, *OUTCOMES}
+def test_every_verdict_origin_and_outcome_has_a_sign_of_its_own():
+    assert set(WORDS) == {*VERDICTS, *ORIGINS, *OUTCOMES}
     signs = [one.sign for word, one in WORDS.items() if word != "measured"]
     assert all(signs) and len(set(signs)) == len(signs)
 

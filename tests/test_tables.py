@@ -292,7 +292,7 @@ def test_the_summary_adds_up_in_every_format():
     listing = layout.of_summary(found)
     assert [str(entry) for entry in listing.total[:2]] == ["all", "232"]
     assert {header.text for header in listing.headers[2:]} == {
-        word for one in stands for word in cells.VERDICTS if one[word]
+        word for one in stands for word in (*cells.VERDICTS, *cells.ORIGINS) if one[word]
     }
     lines = json.loads(formats.render_summary(found, "json"))
     assert lines == stands

@@ -16,7 +16,7 @@ from ..runs.files import write_atomically
 from ..runs.records import Record
 from ..runs.runconfig import RunConfig
 from ..tables import cells
-from ..tables.cells import VERDICTS, Cell, CountRequest, Counts, FilledTable
+from ..tables.cells import ORIGINS, VERDICTS, Cell, CountRequest, Counts, FilledTable
 from ..tables.layout import Entry, Header, Layout, of_summary, of_table
 from ..tables.statistics import Sample
 from ..tables.studies import Study, Train, all_studies
@@ -198,11 +198,14 @@ def _illustrate(views: Views, tables: Sequence[Shown]) -> list[Picture]:
 
 
 def _totals(tables: Sequence[FilledTable]) -> dict[str, dict[str, int]]:
-    """How many cells of each kind have which verdict."""
+    """How many cells of each kind have which verdict, and how many numbers which origin."""
     kinds = {"counts (parameters and MACs)": COMPLEXITY, "accuracies": ACCURACY, "others": OTHERS}
     found = [cell for filled in tables for cell in filled.cells]
     totals = {}
     for name, some in kinds.items():
         words = [cell.verdict for cell in found if cell.kind in some]
         totals[name] = {word: words.count(word) for word in VERDICTS if word in words}
+    origins = [cell.origin.word for cell in found if cell.origin]
+    name = "published accuracies and speeds by origin"
+    totals[name] = {word: origins.count(word) for word in ORIGINS if word in origins}
     return totals

@@ -7,7 +7,7 @@ from contextlib import suppress
 from ..errors import UsageError
 from ..runs.images import unlike_published
 from ..runs.records import Record, devices, revisions
-from .cells import VERDICTS, WORDS, Cell, FilledTable
+from .cells import ORIGINS, VERDICTS, WORDS, Cell, FilledTable
 from .recipe import ours
 from .statistics import ALPHA
 from .table import ACCURACY
@@ -34,11 +34,11 @@ def source(filled: FilledTable) -> str:
 
 
 def legend(words: Iterable[str], signs: bool = False) -> list[str]:
-    """The meaning of each verdict that occurs.
+    """The meaning of each verdict and origin that occurs.
 
     `signs`: with the signs that stand for them, and for the outcomes of comparisons.
     """
-    known = WORDS if signs else VERDICTS
+    known = WORDS if signs else VERDICTS | ORIGINS
     found = [(word, known[word]) for word in words if word in known]
     return [f"{shown.sign} " * signs + f"{word}: {shown.meaning}" for word, shown in found]
 
@@ -51,6 +51,7 @@ def remarks(filled: FilledTable) -> list[str]:
         lines.append(_counting(cells))
     if any(cell.kind in ACCURACY and cell.published for cell in cells):
         lines.append(DOCUMENTS[table.select])
+    lines += _origins(cells)
     if runs := list({record.run.path: record for c in cells for record in c.runs}.values()):
         lines += [*_measuring(cells, runs), *_comparing(cells, table.baseline)]
         lines += [*_recipe(cells), _provenance(runs)]
@@ -77,6 +78,25 @@ def _counting(cells: Sequence[Cell]) -> str:
             others.setdefault(", ".join(differing), {})[name] = None
     exceptions = [f"{way} for {', '.join(where)}" for way, where in others.items()]
     return f"Counted under rule {'; '.join([', '.join(usual), *exceptions])}."
+
+
+def _origins(cells: Sequence[Cell]) -> list[str]:
+    """Where quoted numbers come from, and why one differs from its origin."""
+    quoted: dict[str, dict[str, list[str]]] = {}
+    reasons: dict[str, None] = {}
+    for cell in cells:
+        if (origin := cell.origin) is None:
+            continue
+        if origin.kind == "quoted":
+            quoted.setdefault(origin.citation, {}).setdefault(cell.row, []).append(cell.column)
+        how = f"{origin.value} there" if origin.agrees != "same" else ""
+        if text := ": ".join(filter(None, [how, origin.note])):
+            reasons[f"{cell.row}, {cell.column}: {text}."] = None
+    lines = []
+    for citation, rows in quoted.items():
+        places = (f"{row} {', '.join(columns)}" for row, columns in rows.items())
+        lines.append(f"Quoted from {citation}: {'; '.join(places)}.")
+    return [*lines, *reasons]
 
 
 def _measuring(cells: Sequence[Cell], runs: Sequence[Record]) -> list[str]:

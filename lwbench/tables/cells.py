@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypedDict
 from ..runs.records import Record, devices, revisions
 from .statistics import ALPHA, MIN_RUNS, Comparison, Sample, comparisons
 from .studies import Study, images
-from .table import ACCURACY, COMPLEXITY, Figure, Table
+from .table import ACCURACY, COMPLEXITY, Figure, Origin, Table
 
 
 class Word(NamedTuple):
@@ -43,11 +43,22 @@ VERDICTS = {
     "open": Word("·", "quiet", "not run yet"),
     "not runnable here": Word("-", "quiet", "lwbench cannot measure it"),
 }
-WORDS = VERDICTS | {
-    "better": Word("▲", "good", f"corrected p below {ALPHA}"),
-    "worse": Word("▼", "bad", f"corrected p below {ALPHA}"),
-    "no difference shown": Word("○", "quiet", f"corrected p of {ALPHA} or more"),
+# whose measurement a published accuracy or speed is; signs stand behind the published number
+ORIGINS = {
+    "own": Word("§", "quiet", "the document's own experiment"),
+    "quoted": Word('"', "quiet", "quoted by the document from elsewhere"),
+    "misquoted": Word("≠", "bad", "quoted from elsewhere, where another number is printed"),
+    "origin unknown": Word("'", "quiet", "the document does not say whose number it is"),
 }
+WORDS = (
+    VERDICTS
+    | ORIGINS
+    | {
+        "better": Word("▲", "good", f"corrected p below {ALPHA}"),
+        "worse": Word("▼", "bad", f"corrected p below {ALPHA}"),
+        "no difference shown": Word("○", "quiet", f"corrected p of {ALPHA} or more"),
+    }
+)
 
 
 class CountRequest(NamedTuple):
@@ -81,6 +92,7 @@ class Cell:
     experiment: str | None = None  # the recipe of the runs, conf/experiment/<name>.yaml
     command: str = ""  # counts or measures the cell; "" where lwbench cannot
     note: str = ""
+    origin: Origin | None = None  # of the published number
     # of a measured accuracy
     runs: tuple[Record, ...] = ()  # by seed
     sample: Sample | None = None
@@ -123,6 +135,10 @@ class Cell:
             "rule": self.rule,
             "command": self.command,
             "note": self.note,
+            "origin": self.origin and self.origin.kind,
+            "origin_citation": self.origin and self.origin.citation,
+            "origin_value": self.origin and self.origin.value,
+            "origin_agrees": self.origin and self.origin.value and self.origin.agrees,
             "n": sample and sample.n,
             "sd": sample and sample.sd,
             "confidence": sample and sample.confidence,
@@ -157,10 +173,14 @@ class FilledTable(NamedTuple):
         return FilledTable(self.table.part(labels, keys), cells)
 
     def summary(self) -> dict[str, Any]:
-        """The table's name and source, and the number of its cells in all and by verdict."""
+        """The table's name and source, and the number of its cells in all, by verdict and origin.
+
+        An origin is that of a published accuracy or speed.
+        """
         words = [cell.verdict for cell in self.cells]
-        counted = {word: words.count(word) for word in VERDICTS}
-        facts = {"table": self.table.name, "source": self.table.source, "cells": len(words)}
+        words += [cell.origin.word for cell in self.cells if cell.origin]
+        counted = {word: words.count(word) for word in (*VERDICTS, *ORIGINS)}
+        facts = {"table": self.table.name, "source": self.table.source, "cells": len(self.cells)}
         return facts | counted
 
 
@@ -247,6 +267,7 @@ def _cell(table: str, figure: Figure, counts: Mapping[CountRequest, Counts], stu
         experiment=next(experiments, None),
         command=_command(figure, study.overrides),
         note="; ".join(filter(None, [figure.misprint, figure.fit if request else "", figure.note])),
+        origin=figure.origin,
     )
     if figure.kind in ACCURACY:
         reduced = study.overrides if study.is_reduced(figure) else None

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from . import captions
-from .cells import VERDICTS, WORDS, Cell, FilledTable
+from .cells import ORIGINS, VERDICTS, WORDS, Cell, FilledTable
 from .table import ACCURACY, CHECK, COMPLEXITY
 
 PARTS = ("published", "measured", "difference")  # of a column of the table
@@ -115,9 +115,9 @@ def long(wide: Layout) -> Layout:
 
 
 def of_summary(tables: Sequence[FilledTable]) -> Layout:
-    """Cells by verdict, a row per table, and their sum; verdicts that no cell has are left out."""
+    """Cells by verdict and by origin, a row per table, and their sum; without empty columns."""
     found = [filled.summary() for filled in tables]
-    words = [word for word in VERDICTS if any(one[word] for one in found)]
+    words = [word for word in (*VERDICTS, *ORIGINS) if any(one[word] for one in found)]
     sums = {word: sum(one[word] for one in found) for word in ("cells", *words)}
     rows = [
         [Entry(one["table"]), *_counts(one[word] for word in ("cells", *words))]
@@ -147,12 +147,13 @@ def _columns(cells: Sequence[Cell], intervals: bool) -> list[tuple[Header, list[
 
 
 def published(cell: Cell) -> Entry:
-    """The number as printed, with its unit: `63.4 M`."""
+    """The number as printed, with its unit, `63.4 M`, and whose it is if not the document's."""
     if cell.published is None:
         return Entry("-")
     digits, _, exponent = cell.published.partition("e")
     unit = _unit(int(exponent or 0))
-    return Entry(f"{digits} {unit}".rstrip(), value=float(cell.published), unit=unit)
+    word = cell.origin.word if cell.origin and cell.origin.word != "own" else ""
+    return Entry(f"{digits} {unit}".rstrip(), word, value=float(cell.published), unit=unit)
 
 
 def measured(cell: Cell, intervals: bool = False) -> Entry:

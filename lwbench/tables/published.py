@@ -13,6 +13,10 @@ names the file and the row. Keys:
     marks       headers of the columns of check marks, such as the components that a network has
     rows        label, run, marks, and a cell per column key: a number, or {value, digits, note ...}
     notes       remarks on the whole table
+    origin      whose measurement the accuracies and speeds are, unless a cell says otherwise
+
+An origin is `own` (the document's), `unknown`, or quoted: {citation, value, agrees, note}, where
+`value` is the number as printed there and `agrees` one of same, rounded, truncated, differs.
 
 A row or a cell may set rule, num_classes, image_size, run (a cell), note and fit. `image_size=` in
 a run counts too. `digits`: how many of the printed digits are significant, where zeros were padded.
@@ -21,21 +25,30 @@ a run counts too. `digits`: how many of the printed digits are significant, wher
 
 import re
 import shlex
-from collections.abc import Callable
 from decimal import Decimal
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ..errors import UsageError, nearest
 from ..paths import conf_folder
-from .table import ACCURACY, CHECK, COMPLEXITY, KINDS, RULES, Column, Figure, Table
+from .table import (
+    ACCURACY,
+    CHECK,
+    COMPLEXITY,
+    KINDS,
+    RULES,
+    Agreement,
+    Column,
+    Figure,
+    Origin,
+    OriginKind,
+    Table,
+)
+from .yaml_files import Strict, known, options, read_yaml, validated
 
 _NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?(e[0-9]{1,2})?")
-Checked = TypeVar("Checked", bound=BaseModel)
 
 
 def names() -> list[str]:
@@ -70,20 +83,6 @@ def load(name: str) -> list[Table]:
 # --- what a file may hold -----------------------------------------------------------------------
 
 
-def _known(what: str, words: Callable[[], tuple[str, ...]]) -> AfterValidator:
-    def check(word: str) -> str:
-        if word not in words():
-            raise ValueError(f"no {what} {word!r}{nearest(word, words())}")
-        return word
-
-    return AfterValidator(check)
-
-
-@cache
-def _options(group: str) -> tuple[str, ...]:
-    return tuple(sorted(path.stem for path in (conf_folder() / group).glob("*.yaml")))
-
-
 def _number(text: str) -> str:
     if not _NUMBER.fullmatch(text):
         raise ValueError(f"{text!r} is not a number such as 2.51e6 or 67.97")
@@ -95,38 +94,59 @@ def _overrides(text: str) -> str:
     if odd := [part for part in parts if "=" not in part]:
         raise ValueError(f"{odd[0]!r} is not of the form key=value")
     models = [part.partition("=")[2] for part in parts if part.startswith("model=")]
-    if unknown := [model for model in models if model not in _options("model")]:
-        raise ValueError(f"no model {unknown[0]!r}{nearest(unknown[0], _options('model'))}")
+    if unknown := [model for model in models if model not in options("model")]:
+        raise ValueError(f"no model {unknown[0]!r}{nearest(unknown[0], options('model'))}")
     return text
 
 
-Rule = Annotated[str, _known("rule", lambda: RULES)]
+Rule = Annotated[str, known("rule", lambda: RULES)]
 Run = Annotated[str, AfterValidator(_overrides)]
 Whole = Annotated[int, Field(gt=0)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class _Column(_Strict):
-    kind: Annotated[str, _known("kind", lambda: KINDS)]
+class _Column(Strict):
+    kind: Annotated[str, known("kind", lambda: KINDS)]
     data: str | None = None
 
 
-class _Count(_Strict):
+class _Count(Strict):
     rule: Rule = "plain"
     num_classes: Whole = 1000
     image_size: Whole = 224
 
 
-class _Override(_Strict):
+class _Origin(Strict):
+    kind: OriginKind = "quoted"
+    citation: str = ""
+    value: Annotated[str, AfterValidator(_number)] | None = None  # None: that of the cell
+    agrees: Agreement = "same"
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _complete(self) -> "_Origin":
+        if (self.kind == "quoted") != bool(self.citation):
+            raise ValueError("a quoted number, and no other one, has a citation")
+        if self.agrees != "same" and self.value is None:
+            raise ValueError(f"agrees: {self.agrees} needs the value that is printed there")
+        return self
+
+
+def _origin(content: Any) -> Any:
+    """The mapping meant by a word alone: `origin: own`."""
+    return {"kind": content} if isinstance(content, str) else content
+
+
+OfOrigin = Annotated[_Origin | None, BeforeValidator(_origin)]
+
+
+class _Override(Strict):
     rule: Rule | None = None
     num_classes: Whole | None = None
     image_size: Whole | None = None
     run: Run | None = None
     note: str = ""
     fit: str = ""
+    origin: OfOrigin = None
 
 
 class _Row(_Override):
@@ -140,12 +160,13 @@ class _Cell(_Override):
     misprint: str = ""
 
 
-class _File(_Strict):
+class _File(Strict):
     source: str = ""
     count: _Count = _Count()
     select: Literal["best", "final", "unstated"] = "final"
-    experiment: Annotated[str, _known("experiment", lambda: _options("experiment"))] | None = None
+    experiment: Annotated[str, known("experiment", lambda: options("experiment"))] | None = None
     baseline: str | None = None
+    origin: OfOrigin = None
     columns: dict[str, _Column] = {kind: _Column(kind=kind) for kind in COMPLEXITY}
     marks: list[str] = []
     rows: Annotated[list[dict[str, Any]], Field(min_length=1)]
@@ -156,14 +177,14 @@ class _File(_Strict):
 
 
 def _read(path: Path, name: str) -> Table:
-    file = _parsed(_File, _yaml(path), str(path))
+    file = validated(_File, read_yaml(path), str(path))
     _check_columns(file, path)
     rows: dict[str, list[Figure]] = {}
     marks: dict[str, list[str]] = {mark: [] for mark in file.marks}
     for number, content in enumerate(file.rows, 1):
         label = content.get("label")
         where = f"{path}, row {label if isinstance(label, str) else number!r}"
-        row = _parsed(_Row, {k: v for k, v in content.items() if k not in file.columns}, where)
+        row = validated(_Row, {k: v for k, v in content.items() if k not in file.columns}, where)
         if row.label in rows:
             raise UsageError(f"{where}: an earlier row has the same label")
         if unknown := [mark for mark in row.marks if mark not in marks]:
@@ -190,48 +211,20 @@ def _read(path: Path, name: str) -> Table:
     )
 
 
-def _yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"no file {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read ({error})") from None
-    except Exception as error:  # PyYAML also raises ValueError (day 99) or RecursionError
-        raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())[:300]}") from None
-
-
-def _parsed(model: type[Checked], content: Any, where: str) -> Checked:
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"] if part != "[key]")
-    if problem["type"] == "extra_forbidden":
-        raise UsageError(
-            f"{where}: unknown key or column {key!r}{nearest(key, model.model_fields)}"
-        )
-    reason = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "string_type" and isinstance(problem["input"], bool | int | float):
-        word = "no, yes, on, off, true, false and numbers"
-        reason = f'put it in quotes, as in "no" or "1.0": YAML reads {word} as values'
-    raise UsageError(f"{where}: {key}: {reason}" if key else f"{where}: {reason}")
-
-
 def _check_columns(file: _File, path: Path) -> None:
     for key, column in file.columns.items():
         where = f"{path}, column {key!r}"
         if key in _Row.model_fields:
             raise UsageError(f"{where}: rows have a key of this name; choose another name")
-        if column.kind in ACCURACY and column.data not in _options("data"):
-            known = nearest(str(column.data), _options("data"))
+        if column.kind in ACCURACY and column.data not in options("data"):
+            known = nearest(str(column.data), options("data"))
             raise UsageError(f"{where}: {column.kind} of data set {column.data!r}{known}")
 
 
 def _figure(file: _File, row: _Row, key: str, content: Any, where: str) -> Figure:
     if isinstance(content, int | float):
         raise UsageError(f'{where}: quote the number as printed, as in "63.4e6"')
-    cell = _parsed(_Cell, {"value": content} if isinstance(content, str) else content, where)
+    cell = validated(_Cell, {"value": content} if isinstance(content, str) else content, where)
     _check_digits(cell, where)
     column = file.columns[key]
     text = cell.run or row.run
@@ -254,7 +247,15 @@ def _figure(file: _File, row: _Row, key: str, content: Any, where: str) -> Figur
         note="; ".join(note for note in (cell.note, row.note) if note),
         misprint=cell.misprint,
         fit=cell.fit or row.fit,
+        origin=_origin_of(cell, cell.origin or row.origin or file.origin, column),
     )
+
+
+def _origin_of(cell: _Cell, origin: _Origin | None, column: _Column) -> Origin | None:
+    if origin is None or cell.value is None or column.kind in COMPLEXITY:
+        return None
+    value = origin.value or (cell.value if origin.kind == "quoted" else None)
+    return Origin(origin.kind, origin.citation, value, origin.agrees, origin.note)
 
 
 def _train(

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 COMPLEXITY = ("params", "macs")
 ACCURACY = ("top1", "top1_error", "top5", "top5_error")
@@ -11,6 +11,29 @@ KINDS = (*COMPLEXITY, *ACCURACY, "speed", "map")
 CHECK = "x"  # a check mark that every font and terminal has
 # the names of the rules in measure.rules, which imports torch; a test holds the two together
 RULES = ("plain", "conv_only", "thop2020", "torchstat")
+
+
+OriginKind = Literal["own", "quoted", "unknown"]
+Agreement = Literal["same", "rounded", "truncated", "differs"]
+
+
+class Origin(NamedTuple):
+    """Where a published number comes from: the document itself, elsewhere, or nobody knows where.
+
+    `value`: the number as printed there; `agrees`: how the document's number agrees with it.
+    """
+
+    kind: OriginKind
+    citation: str = ""
+    value: str | None = None
+    agrees: Agreement = "same"
+    note: str = ""
+
+    @property
+    def word(self) -> str:
+        """A key of `cells.ORIGINS`."""
+        words = {"quoted": "quoted", "unknown": "origin unknown", "own": "own"}
+        return "misquoted" if self.agrees == "differs" else words[self.kind]
 
 
 class Column(NamedTuple):
@@ -38,6 +61,7 @@ class Figure:
     note: str
     misprint: str  # why the printed number is wrong; "" if it is not
     fit: str  # why the network is a fit; "" if it is not
+    origin: Origin | None = None  # of a published accuracy or speed; None where it is not stated
 
     @property
     def model(self) -> tuple[str, ...]:

@@ -148,7 +148,8 @@ def _joined(
         text = entry.text.removesuffix(f" {unit}") if unit else entry.text
         return text if form.space else re.sub(r" (?=[±(])|(?<=±) ", "", text)
 
-    printed = [number(entry) for entry in published] or [""] * len(measured)
+    printed = [number(e) + (WORDS[e.word].sign if e.word else "") for e in published]
+    printed = printed or [""] * len(measured)
     pad = max(map(len, printed), default=0)
     texts = []
     for left, entry in zip(printed, measured, strict=True):
