@@ -10,7 +10,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -28,18 +28,25 @@ class Spec:
 
     builder: Builder
     arguments: dict[str, Any]
+    change: Callable[[Any], Any] | None = None  # made to what the builder returns
 
     def build(self, *facts: Any) -> Any:
         """Call the builder with the program's facts and the validated arguments."""
-        return self.builder(*facts, **self.arguments)
+        built = self.builder(*facts, **self.arguments)
+        return self.change(built) if self.change else built
 
 
 class Registry:
-    """Builders of one kind, found in the modules of one package, which is imported on first use."""
+    """Builders of one kind, found in the modules of one package, which is imported on first use.
 
-    def __init__(self, kind: str, package: str) -> None:
+    `change`: "module:function" of a function that changes what any builder of this kind has built;
+    its keyword-only arguments can be set for all of them.
+    """
+
+    def __init__(self, kind: str, package: str, *, change: str | None = None) -> None:
         self.kind = kind
         self._package = package
+        self._change = change
         self._builders: dict[str, Builder] = {}
 
     def register(self, builder: B) -> B:
@@ -73,17 +80,30 @@ class Registry:
             raise UsageError(f"{self.kind} names no builder")
         builder = self.builder(config["builder"])
         arguments = {key: value for key, value in config.items() if key != "builder"}
-        return Spec(builder, validated(builder, arguments, where=self.kind))
+        change = None
+        if self._change:
+            module, _, name = self._change.partition(":")
+            function = getattr(importlib.import_module(module), name)
+            shared = {key: arguments.pop(key) for key in keyword_only(function) & arguments.keys()}
+            if any(value is not None for value in shared.values()):
+                change = partial(function, **validated(function, shared, where=self.kind))
+        return Spec(builder, validated(builder, arguments, where=self.kind), change)
 
     def build(self, config: dict[str, Any], *facts: Any) -> Any:
         """Validate and build in one step, for a configuration that is used once."""
         return self.spec(config).build(*facts)
 
 
-MODELS = Registry("model", "lwbench.models")
+MODELS = Registry("model", "lwbench.models", change="lwbench.layers.stem:with_stem_stride")
 DATASETS = Registry("data", "lwbench.data.sets")
 OPTIMIZERS = Registry("optimizer", "lwbench.engine.optimizers")
 SCHEDULERS = Registry("scheduler", "lwbench.engine.schedules")
+
+
+def keyword_only(builder: Builder) -> set[str]:
+    """The names of a builder's keyword-only arguments, which a user may set."""
+    parameters = inspect.signature(builder).parameters.values()
+    return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 @cache

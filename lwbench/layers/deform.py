@@ -81,6 +81,16 @@ class DeformConv2d(nn.Module):
         """Return the networks that predict offsets and masks."""
         return [getattr(self, n) for n in ("offset_mask", "offset", "mask") if hasattr(self, n)]
 
+    def set_stride(self, stride: int) -> None:
+        """Change the stride of the layer and of its branches, which see the same windows."""
+        self.stride = stride
+        firsts = [
+            branch[0] if isinstance(branch, nn.Sequential) else branch for branch in self.branches()
+        ]
+        for conv in [self.conv, *firsts]:
+            assert isinstance(conv, nn.Conv2d)
+            conv.stride = (stride, stride)
+
     def offset_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of the branches, which may have a learning rate of their own."""
         return [parameter for branch in self.branches() for parameter in branch.parameters()]
