@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Sequence
 
 from .commands import command, summary, verbs
+from .commands._config_dir import FLAG, using_config_dir, without_config_dir
 from .commands._keys import Key
 from .engine.signals import Interrupted, Signals
 from .errors import LwbenchError, UsageError, nearest
@@ -98,6 +99,14 @@ def _dispatch(arguments: list[str]) -> int:
 
         print(f"lwbench {__version__}")
         return 0
+    arguments, folder = without_config_dir(arguments)
+    with using_config_dir(folder):
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments:
+        raise UsageError(f"{FLAG} needs a command")
     verb, *rest = arguments
     if verb not in verbs():
         raise UsageError(f"no command {verb!r}{nearest(verb, verbs())}")
@@ -107,7 +116,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     flags = {"-m" if a == "--multirun" else a for a in rest if a.startswith("-")}
     if unknown := sorted(flags - set(module.FLAGS)):
-        known = ", ".join([*module.FLAGS, "--help"])
+        known = ", ".join([*module.FLAGS, FLAG, "--help"])
         raise UsageError(f"lwbench {verb} has no option {unknown[0]!r}; there is: {known}")
     exit_code: int = module.run([a for a in rest if not a.startswith("-")], flags)
     return exit_code
@@ -119,6 +128,7 @@ def overview() -> str:
     return (
         "lwbench: cost, accuracy and significance of lightweight image classifiers\n\n"
         f"usage: lwbench <command> [key=value ...]\n\n{lines}\n\n{EXAMPLES}\n\n"
+        "--config-dir <folder> behind any command adds configuration files of yours\n"
         'completion: eval "$(lwbench -sc install=bash)"'
     )
 

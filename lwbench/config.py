@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 from .errors import UsageError, nearest
-from .paths import conf_folder
+from .paths import conf_files, conf_folder, config_dir
 from .registry import DATASETS, MODELS, OPTIMIZERS, SCHEDULERS, Spec
 from .runs.cache import cached, digest
 from .runs.runconfig import Overrides, RunConfig, override_key
@@ -62,6 +62,8 @@ def train_configs(requests: Iterable[Overrides]) -> dict[Overrides, RunConfig]:
             return {key: _composed("train", by_key[key]) for key in keys}
 
     files = sorted(conf_folder().rglob("*.yaml"))
+    if folder := config_dir():
+        files += sorted(path for group in GROUPS for path in (folder / group).rglob("*.yaml"))
     version = digest(files, ("hydra-core", "omegaconf", "lwbench"))
     found = cached("runs", version, by_key, make)
     return {request: RunConfig.of(*found[key]) for key, request in by_key.items()}
@@ -173,8 +175,18 @@ def complete(
 @contextmanager
 def _hydra() -> Iterator[None]:
     from hydra import initialize_config_dir
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.config_search_path import SearchPathQuery
+    from hydra.core.global_hydra import GlobalHydra
 
     with initialize_config_dir(str(conf_folder()), job_name="lwbench", version_base="1.3"):
+        if folder := config_dir():
+            # what initialize_config_dir has made, with a second folder to look in
+            search_path = create_config_search_path(str(conf_folder()))
+            search_path.append("config-dir", f"file://{folder}", SearchPathQuery("main", None))
+            GlobalHydra.instance().clear()
+            Hydra.create_main_hydra2("lwbench", search_path)
         yield
 
 
@@ -333,8 +345,7 @@ def _explained(verb: str, overrides: Sequence[str], error: Exception) -> UsageEr
         return UsageError(f"{text.splitlines()[0].rstrip(':')}: to sweep over values, add -m")
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.removesuffix(".yaml").rpartition("/")
-        names = [path.stem for path in (conf_folder() / group).glob("*.yaml")]
-        return UsageError(f"no {group} {option!r}{nearest(option, names)}")
+        return UsageError(f"no {group} {option!r}{nearest(option, conf_files(group))}")
     if isinstance(error, MissingMandatoryValue):
         return UsageError(f"{getattr(error, 'full_key', text)} is needed and not given")
     pattern = r"Could not (?:override|append to config|delete)[^']*'([^']+)'"

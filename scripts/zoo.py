@@ -38,7 +38,7 @@ def page() -> str:
     conf = ROOT / "conf"
     paths = sorted((conf / "model").glob("*.yaml"))
     requests = {path.stem: CountRequest((f"model={path.stem}",), 1000, 224) for path in paths}
-    counts = cached_counts(requests.values(), conf, counted)
+    counts = cached_counts(requests.values(), counted)
     rows = []
     for path in paths:
         count = counts[requests[path.stem]]

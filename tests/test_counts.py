@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lwbench.commands._config_dir import using_config_dir
 from lwbench.commands._counting import cached_counts
-from lwbench.paths import conf_folder
 from lwbench.tables.cells import CountRequest
 
 ROOT = Path(__file__).parent.parent
@@ -25,8 +25,8 @@ def counting(calls):
 def test_a_second_call_counts_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     calls = []
-    first = cached_counts([REQUEST, REQUEST], conf_folder(), counting(calls))
-    second = cached_counts([REQUEST], conf_folder(), counting(calls))
+    first = cached_counts([REQUEST, REQUEST], counting(calls))
+    second = cached_counts([REQUEST], counting(calls))
     assert first == second == {REQUEST: {"params": 1, "macs": {"plain": 2}}}
     assert calls == [[REQUEST]]
 
@@ -34,29 +34,28 @@ def test_a_second_call_counts_nothing(tmp_path, monkeypatch):
 def test_a_damaged_cache_is_counted_again(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     calls = []
-    cached_counts([REQUEST], conf_folder(), counting(calls))
+    cached_counts([REQUEST], counting(calls))
     (path,) = tmp_path.glob("lwbench/*.json")
     path.write_text('{"half')
-    cached_counts([REQUEST], conf_folder(), counting(calls))
+    cached_counts([REQUEST], counting(calls))
     assert len(calls) == 2
 
 
 def test_a_cache_that_cannot_be_written_costs_no_result(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert cached_counts([REQUEST], conf_folder(), counting([]))
+    assert cached_counts([REQUEST], counting([]))
 
 
 def test_a_changed_configuration_file_starts_a_new_cache(tmp_path, monkeypatch):
-    import shutil
-
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    conf = shutil.copytree(conf_folder(), tmp_path / "conf")
+    path = tmp_path / "conf" / "model" / "mine.yaml"
+    path.parent.mkdir(parents=True)
     calls = []
-    cached_counts([REQUEST], conf, counting(calls))
-    with open(conf / "model" / "mb0.yaml", "a") as file:
-        file.write("# changed\n")
-    cached_counts([REQUEST], conf, counting(calls))
+    for text in ("# first", "# changed"):
+        path.write_text(text)
+        with using_config_dir(tmp_path / "conf"):
+            cached_counts([REQUEST], counting(calls))
     assert len(calls) == 2
 
 

@@ -15,6 +15,7 @@ import yaml
 
 from lwbench.cli import main
 from lwbench.commands import verbs
+from lwbench.commands._config_dir import using_config_dir, without_config_dir
 from lwbench.config import TEXT_KEYS, expanded, train_config, train_configs
 from lwbench.engine.signals import Interrupted
 from lwbench.engine.threads import SPINS
@@ -86,13 +87,24 @@ def workplace(tmp_path_factory):
     shutil.copytree(ROOT / "outputs" / "measured", folder / "outputs" / "measured")
     run = next((ROOT / "outputs" / "measured").glob("*/ldc3/*-s0"))  # a page of all takes long
     shutil.copytree(run, folder / "one" / run.relative_to(ROOT / "outputs" / "measured"))
-    block = re.search(r"^    # mine.yaml\n((?:    .*\n)+)", text("docs/guide.md"), re.MULTILINE)[1]
-    (folder / "mine.yaml").write_text(re.sub("^    ", "", block, flags=re.MULTILINE))
+    # the files that the guide shows: indented blocks whose first line names one
+    pattern = r"^    # ([\w/]+\.(?:yaml|py))\n((?:    .*\n|\n(?=\n?    ))+)"
+    shown = re.findall(pattern, text("docs/guide.md"), re.MULTILINE)
+    assert {"mine.yaml", "conf/model/mb0_stem.yaml"} <= {name for name, _ in shown}
+    for name, block in shown:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(re.sub("^    ", "", block, flags=re.MULTILINE))
     return folder
 
 
 def checked(words):
     """Run a command if it is quick; else compose its configurations, or print its plan."""
+    words, config_dir = without_config_dir(words)
+    with using_config_dir(config_dir):
+        return checked_with_files(words)
+
+
+def checked_with_files(words):
     verb, *arguments = words
     assert verb in (*verbs(), "--help", "-sc"), words
     overrides = [word for word in arguments if not word.startswith("-")]

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from ..paths import conf_folder
 from ..registry import Spec, validated
 from ..runs.cache import cached
 from ..runs.provenance import cpu_model
@@ -98,7 +97,7 @@ def measured_cost(
         return {keys[0]: facts | {"layers": []}}
 
     key = json.dumps([spec, num_classes, image_size])
-    cost = Complexity(**cached("costs", content_digest(conf_folder()), [key], make)[key])
+    cost = Complexity(**cached("costs", content_digest(), [key], make)[key])
     if cost.out_shape != [1, num_classes]:
         raise UsageError(
             f"{name} returns a tensor of shape {tuple(cost.out_shape)} for one image; a classifier "

@@ -8,18 +8,17 @@ from typing import Any
 from ..config import command_values
 from ..errors import UsageError
 from ..logs import log
+from ..paths import conf_files, conf_folder
 from ..runs.cache import cached, digest
 from ..tables.cells import CountRequest, Counts
 
 Counter = Callable[[list[CountRequest]], dict[CountRequest, Counts]]
 
 
-def cached_counts(
-    requests: Iterable[CountRequest], conf: Path, count: Counter
-) -> dict[CountRequest, Counts]:
+def cached_counts(requests: Iterable[CountRequest], count: Counter) -> dict[CountRequest, Counts]:
     """The requested counts; `count` is called once, with those that are not cached.
 
-    A cache is valid for one state of the networks, their configuration files (`conf`), the rules
+    A cache is valid for one state of the networks, their configuration files, the rules
     and the libraries that networks come from; any change starts a new file.
     """
     by_key = {_key(request): request for request in requests}
@@ -27,16 +26,16 @@ def cached_counts(
     def make(keys: list[str]) -> dict[str, Counts]:
         return {_key(r): counts for r, counts in count([by_key[key] for key in keys]).items()}
 
-    found = cached("counts", content_digest(conf), by_key, make)
+    found = cached("counts", content_digest(), by_key, make)
     return {by_key[key]: counts for key, counts in found.items()}
 
 
-def content_digest(conf: Path) -> str:
+def content_digest() -> str:
     """A short hash of everything that a count depends on."""
     package = Path(__file__).resolve().parent.parent
     names = ("layers", "models", "measure")
     files = [path for name in names for path in (package / name).rglob("*.py")]
-    files += [*(conf / "model").rglob("*.yaml"), conf / "profile.yaml"]
+    files += [*conf_files("model").values(), conf_folder() / "profile.yaml"]
     return digest(sorted(files), ("torchvision", "timm"))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import UsageError, nearest
-from ..paths import conf_folder
+from ..paths import conf_files, conf_folder
 
 GROUPS = ("model", "data", "optimizer", "scheduler", "experiment")
 YES_NO = ("true", "false")
@@ -76,7 +76,7 @@ def help_of_groups(verb: str, flags: str = "") -> str:
     content = (conf_folder() / f"{verb}.yaml").read_text(encoding="utf-8")
     lines = [f"usage: lwbench {verb} {flags}[key=value ...]", "", content]
     for group in GROUPS:
-        names = sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
+        names = sorted(conf_files(group))
         if names and f"- {group}:" in content:
             lines.append(f"{group}: {' '.join(names)}")
     return "\n".join(lines)

@@ -7,7 +7,6 @@ from rich.console import Console
 
 from ..errors import UsageError
 from ..logs import log
-from ..paths import conf_folder
 from ..runs.images import unlike_published
 from ..runs.records import Record, records
 from ..runs.runconfig import RunConfig
@@ -94,7 +93,7 @@ def study(
 def fill(tables: Sequence[Table], study: Study, count: Counter) -> list[FilledTable]:
     """Fill the tables; `count` counts the networks whose counts are not in the cache."""
     wanted = [request for table in tables for request in cells.requirements(table)]
-    counts = cached_counts(wanted, conf_folder(), count)
+    counts = cached_counts(wanted, count)
     return [cells.filled(table, counts, study) for table in tables]
 
 

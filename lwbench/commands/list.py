@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..errors import UsageError, nearest
-from ..paths import conf_folder
+from ..paths import conf_files
 from ._keys import GROUPS, Key
 
 FLAGS: tuple[str, ...] = ()
@@ -24,12 +24,12 @@ def run(arguments: list[str], flags: set[str]) -> int:
         word = unknown.pop()
         raise UsageError(f"nothing to list under {word!r}{nearest(word, GROUPS)}")
     for group in groups or GROUPS:
-        options = sorted((conf_folder() / group).glob("*.yaml"))
-        width = max((len(path.stem) for path in options), default=0)
-        figures = _figures([path.stem for path in options]) if groups == ["model"] else {}
+        options = dict(sorted(conf_files(group).items()))
+        width = max(map(len, options), default=0)
+        figures = _figures(list(options)) if groups == ["model"] else {}
         print(f"{group}:" if options else f"{group}: none")
-        for path in options:
-            print(f"  {path.stem:<{width}}  {figures.get(path.stem, '')}{first_comment(path)}")
+        for name, path in options.items():
+            print(f"  {name:<{width}}  {figures.get(name, '')}{first_comment(path)}")
     return 0
 
 
@@ -40,7 +40,7 @@ def _figures(models: list[str]) -> dict[str, str]:
     from ._counting import cached_counts, counted
 
     requests = {name: CountRequest((f"model={name}",), 1000, 224) for name in models}
-    counts = cached_counts(requests.values(), conf_folder(), counted)
+    counts = cached_counts(requests.values(), counted)
     return {
         name: f"{metric(c['params']):>9} params  {metric(c['macs']['plain']):>9} MACs  "
         for name, request in requests.items()

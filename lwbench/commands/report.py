@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from ..config import train_configs
-from ..paths import conf_folder
 from ._counting import cached_counts, counted
 from ._keys import YES_NO, Key, help_of_keys, parsed
 
@@ -45,7 +44,7 @@ def write_report(values: dict[str, str]) -> Path:
     trains = {f.train: None for table in loaded for f in table.figures if f.train is not None}
     sources = build.Sources(
         tables=loaded,
-        counts=cached_counts(wanted, conf_folder(), counted),
+        counts=cached_counts(wanted, counted),
         configs=train_configs(trains),
         records=chosen(found),
         select=values["select"],

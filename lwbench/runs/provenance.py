@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ..paths import config_dir
 from .schema import Start
 
 LIBRARIES = ("lwbench", "torch", "torchvision", "numpy", "hydra-core", "thop")
@@ -25,6 +26,7 @@ def this_start(
     revision, is_dirty = git_state()
     return Start(
         command=_command(),
+        config_dir=str(folder) if (folder := config_dir()) else None,
         process=f"process {os.getpid()} on {platform.node()}",
         started=utc_now(),
         python=platform.python_version(),

@@ -115,6 +115,7 @@ class Start(_Lenient):
     """
 
     command: Text | None = None
+    config_dir: Text | None = None  # the absolute folder of --config-dir
     process: Text | None = None  # "process <id> on <host>"
     started: Time | None = None
     python: Text | None = None

@@ -20,6 +20,7 @@ from typing import IO
 from ..engine.signals import Interrupted
 from ..errors import UsageError
 from ..logs import console, failure_table, result_table
+from ..paths import config_dir_arguments
 from ..runs.machine import usable_cores
 from . import forced
 from .plan import PlannedRun
@@ -185,7 +186,15 @@ class _Process:
         # in a session of its own, or a terminal's Ctrl-C would reach it beside ours, and a second
         # one ends a run without saving
         self._process = subprocess.Popen(
-            [sys.executable, "-X", "faulthandler", "-m", "lwbench.sweeps.job", *job.overrides],
+            [
+                sys.executable,
+                "-X",
+                "faulthandler",
+                "-m",
+                "lwbench.sweeps.job",
+                *config_dir_arguments(),
+                *job.overrides,
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE if mark else None,
             stderr=subprocess.PIPE,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError, plural
+from ..paths import config_dir_arguments
 from ..runs.directory import Run
 from ..runs.records import Record
 from ..runs.runconfig import Overrides, RunConfig
@@ -40,7 +41,7 @@ class PlannedRun:
     @property
     def command(self) -> str:
         """The command that makes the run."""
-        return shlex.join(["lwbench", "train", *self.overrides])
+        return shlex.join(["lwbench", "train", *config_dir_arguments(), *self.overrides])
 
     @property
     def is_finished(self) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypedDict
 
+from ..paths import config_dir_arguments
 from ..runs.records import Record, devices, revisions
 from .statistics import ALPHA, MIN_RUNS, Comparison, Sample, comparisons
 from .studies import Study, images
@@ -294,4 +295,6 @@ def _command(figure: Figure, overrides: Sequence[str]) -> str:
     if (request := _request(figure)) is not None:
         size = (f"num_classes={request.num_classes}", f"image_size={request.image_size}")
         return shlex.join(["lwbench", "profile", *request.model, *size])
-    return shlex.join(["lwbench", "train", *figure.train, *overrides]) if figure.train else ""
+    if not figure.train:
+        return ""
+    return shlex.join(["lwbench", "train", *config_dir_arguments(), *figure.train, *overrides])

@@ -32,7 +32,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ..errors import UsageError, nearest
-from ..paths import conf_folder
+from ..paths import conf_files
 from .table import (
     ACCURACY,
     CHECK,
@@ -52,10 +52,11 @@ _NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?(e[0-9]{1,2})?")
 
 
 def names() -> list[str]:
-    """The names of the published tables (dcnn/5-10 ...), by document and number."""
-    folder = conf_folder() / "table"
-    found = (path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))
-    return sorted((path.as_posix() for path in found), key=_natural)
+    """The names of the published tables (dcnn/5-10 ...), by document and number.
+
+    Tables in a folder that --config-dir names are among them.
+    """
+    return sorted(conf_files("table"), key=_natural)
 
 
 def load(name: str) -> list[Table]:
@@ -65,8 +66,8 @@ def load(name: str) -> list[Table]:
     """
     if name == "all":
         return [table for one in names() for table in load(one)]
-    if name in names():
-        return [_read(conf_folder() / "table" / f"{name}.yaml", name)]
+    if file := conf_files("table").get(name):
+        return [_read(file, name)]
     path = Path(name)
     if path.is_dir():
         files = sorted(path.rglob("*.yaml"))

@@ -7,11 +7,12 @@ it takes precedence over the data set's list. The key is removed when a configur
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ..paths import conf_folder
+from ..paths import conf_files, config_dir
 from ..runs.runconfig import RunConfig
 
 
@@ -36,13 +37,13 @@ def ours(runs: Iterable[tuple[str, str | None, RunConfig]]) -> list[str]:
 
 def is_ours(key: str, data: str, experiment: str | None) -> bool:
     """Whether the documents leave a key of the configuration unstated."""
-    by_data, in_data = _listed_and_set("data", data)
+    by_data, in_data = _listed_and_set("data", data, config_dir())
     names = [key]
     # a data set's recipe is what other keys refer to: optimizer.lr is ${data.recipe.lr}
     if (default := f"data.recipe.{key.rpartition('.')[2]}") in in_data:
         names.append(default)
     if experiment is not None:
-        by_experiment, in_experiment = _listed_and_set("experiment", experiment)
+        by_experiment, in_experiment = _listed_and_set("experiment", experiment, config_dir())
         if any(_covers(entry, name) for entry in by_experiment for name in names):
             return True
         if key in in_experiment:
@@ -55,13 +56,14 @@ def _covers(entry: str, key: str) -> bool:
 
 
 @cache
-def _listed_and_set(group: str, option: str) -> tuple[list[str], set[str]]:
+def _listed_and_set(group: str, option: str, folder: Path | None) -> tuple[list[str], set[str]]:
     """What a configuration file lists as ours, and the dotted keys that it sets.
 
-    Both are empty where there is no such file, as for a user's own images.
+    Both are empty where there is no such file, as for a user's own images. `folder`: that of
+    --config-dir, which decides what files there are.
     """
-    path = conf_folder() / group / f"{option}.yaml"
-    if not path.is_file():
+    path = conf_files(group).get(option)
+    if path is None:
         return [], set()
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     prefix = "data." if group == "data" else ""

@@ -1,7 +1,6 @@
 """Read and validate the YAML files of tables and claims; errors name the file and the place."""
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,7 +8,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from ..errors import UsageError, nearest
-from ..paths import conf_folder
+from ..paths import conf_files
 
 Checked = TypeVar("Checked", bound=BaseModel)
 
@@ -31,10 +30,9 @@ def known(what: str, words: Callable[[], tuple[str, ...]]) -> AfterValidator:
     return AfterValidator(check)
 
 
-@cache
 def options(group: str) -> tuple[str, ...]:
-    """The names of the files in a folder of `conf`."""
-    return tuple(sorted(path.stem for path in (conf_folder() / group).glob("*.yaml")))
+    """The names of the files of a group, those of --config-dir among them."""
+    return tuple(sorted(conf_files(group)))
 
 
 def read_yaml(path: Path) -> Any:
