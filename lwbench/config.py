@@ -20,11 +20,12 @@ from .paths import conf_files, conf_folder, config_dir
 from .registry import DATASETS, MODELS, OPTIMIZERS, SCHEDULERS, Spec
 from .runs.cache import cached, digest
 from .runs.runconfig import Overrides, RunConfig, override_key
+from .runs.teacher import with_teacher
 
 GROUPS = ("model", "data", "optimizer", "scheduler", "experiment")
 # Keys that hold paths and names: their values are text as typed, whatever characters are in it.
 # One enclosing pair of quotes is removed, `null` is no value, and a leading `~` is expanded.
-TEXT_KEYS = ("data.root", "data.cache", "data.name", "out", "run", "checkpoint")
+TEXT_KEYS = ("data.root", "data.cache", "data.name", "out", "run", "checkpoint", "teacher")
 MAX_RUNS = 10_000  # of one sweep; range(1e9) is a slip
 Plain = dict[str, Any]
 
@@ -47,7 +48,7 @@ def train_config(overrides: Sequence[str]) -> RunConfig:
     if config := RunConfig.from_environment():
         return config
     with _hydra():
-        return RunConfig.of(*_composed("train", overrides))
+        return _run_config(overrides, *_composed("train", overrides))
 
 
 def train_configs(requests: Iterable[Overrides]) -> dict[Overrides, RunConfig]:
@@ -66,7 +67,8 @@ def train_configs(requests: Iterable[Overrides]) -> dict[Overrides, RunConfig]:
         files += sorted(path for group in GROUPS for path in (folder / group).rglob("*.yaml"))
     version = digest(files, ("hydra-core", "omegaconf", "lwbench"))
     found = cached("runs", version, by_key, make)
-    return {request: RunConfig.of(*found[key]) for key, request in by_key.items()}
+    # which network a teacher is may change while files of configuration stay as they are
+    return {request: _run_config(request, *found[key]) for key, request in by_key.items()}
 
 
 def command_values(
@@ -213,6 +215,14 @@ def _composed(verb: str, overrides: Sequence[str]) -> tuple[dict[str, Any], dict
     _check_complete(verb, plain)
     _check_effect(raw, overrides)
     return plain, {k: str(v) for k, v in choices.items() if k in GROUPS and v is not None}
+
+
+def _run_config(
+    overrides: Sequence[str], values: Mapping[str, Any], choices: Mapping[str, str]
+) -> RunConfig:
+    config = RunConfig.of(with_teacher(values), choices)
+    config.check_effect(overrides)
+    return config
 
 
 def _set(config: dict[str, Any], key: str, value: str | None) -> None:

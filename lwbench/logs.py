@@ -197,12 +197,18 @@ class EpochProgress:
         self._epoch_seconds.append(time.monotonic() - self._begin)
         mean = sum(self._epoch_seconds) / len(self._epoch_seconds)
         left = mean * (self._epochs - row["epoch"])
+        test = ""
+        if "test_loss" in row:  # not after every epoch, see eval_every
+            test = (
+                f"test loss {row['test_loss']:.4f} top-1 {row['test_top1']:.2f} % "
+                f"top-5 {row['test_top5']:.2f} %  "
+            )
+        if "raw_test_top1" in row:
+            test += f"(without averaging top-1 {row['raw_test_top1']:.2f} %)  "
         self._console.print(
             f"epoch {row['epoch']}/{self._epochs}  lr {row['lr']:.4g}  "
-            f"train loss {row['train_loss']:.4f} top-1 {row['train_top1']:.2f} %  "
-            f"test loss {row['test_loss']:.4f} top-1 {row['test_top1']:.2f} % "
-            f"top-5 {row['test_top5']:.2f} %  {row['images_per_s']:,.0f} images/s  "
-            f"{duration(left)} left"
+            f"train loss {row['train_loss']:.4f} top-1 {row['train_top1']:.2f} %  {test}"
+            f"{row['images_per_s']:,.0f} images/s  {duration(left)} left"
         )
 
 
@@ -211,16 +217,19 @@ def result_table(results: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("model", "data", "seed", "epochs"):
         table.add_column(name)
-    for name in ("top-1 %", "top-5 %", "loss", "best top-1 %", "at epoch", "time"):
+    has_raw = any(result.get("raw") for result in results)
+    raw_column = ("raw top-1 %",) * has_raw  # beside the accuracy of averaged weights
+    for name in ("top-1 %", *raw_column, "top-5 %", "loss", "best top-1 %", "at epoch", "time"):
         table.add_column(name, justify="right")
     for result in results:
-        final, best = result["final"], result["best"]
+        final, best, raw = result["final"], result["best"], result.get("raw")
         table.add_row(
             result["model"],
             result["data"],
             str(result["seed"]),
             str(result["epochs"]),
             f"{final['test_top1']:.2f}",
+            *((f"{raw['test_top1']:.2f}" if raw else "",) * has_raw),
             f"{final['test_top5']:.2f}",
             f"{final['test_loss']:.4f}",
             f"{best['test_top1']:.2f}",

@@ -21,9 +21,9 @@ from lwbench.engine.signals import Interrupted
 from lwbench.engine.threads import SPINS
 from lwbench.registry import MODELS, SCHEDULERS
 from lwbench.runs.directory import Run
+from lwbench.runs.identity import ALWAYS_IDENTIFYING, NOT_IDENTIFYING
 from lwbench.runs.images import PUBLISHED
 from lwbench.runs.records import records
-from lwbench.runs.runconfig import _ALWAYS_IDENTIFYING, _NOT_IDENTIFYING
 from lwbench.runs.schema import Figures, Result, Row
 from lwbench.tables import published
 from lwbench.tables import statistics as table_statistics
@@ -427,6 +427,6 @@ def test_the_page_lists_the_keys_that_are_not_part_of_the_identity():
     section = page.partition("## Identity")[2].partition("\n## ")[0]
     left_out = re.search(r"Not part of it:.*?\. A key", section, re.DOTALL)[0]
     named = {word.removesuffix(".*") for word in re.findall(r"`([\w.*]+)`", left_out)}
-    assert named == _NOT_IDENTIFYING - {"seed", "data.recipe"}
+    assert named == NOT_IDENTIFYING - {"seed", "data.recipe"}
     always = re.search(r"empty list\).*?always count", section, re.DOTALL)[0]
-    assert set(re.findall(r"`(\w+)`", always)) == _ALWAYS_IDENTIFYING
+    assert set(re.findall(r"`(\w+)`", always)) == ALWAYS_IDENTIFYING

@@ -128,7 +128,7 @@ def test_a_step_that_does_not_end_is_abandoned_and_the_state_before_it_stands(wh
             time.sleep(60)
         return cut.model(images)
 
-    cut.forward = hanging
+    cut.step.forward = hanging
     begin = time.monotonic()
     with pytest.raises(Interrupted) as interruption:
         cut(Silent())

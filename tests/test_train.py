@@ -117,10 +117,10 @@ def test_a_finished_training_resumes_to_the_same_result(tmp_path):
 
 def test_the_rate_follows_the_schedule_and_the_offset_factor(tmp_path):
     task = training(tmp_path, epochs=1)
-    task.optimizer = sgd(task.model, lr=0.05, offset_lr_factor=0.1)
+    task.step.optimizer = sgd(task.model, lr=0.05, offset_lr_factor=0.1)
     task(Silent())
     rate = 0.05 / (1 + 3 / 4)
-    rates = {group["lr_factor"]: group["lr"] for group in task.optimizer.param_groups}
+    rates = {group["lr_factor"]: group["lr"] for group in task.step.optimizer.param_groups}
     assert rates == pytest.approx({1.0: rate, 0.1: 0.1 * rate})
     assert float(Run(tmp_path).metrics()[0]["lr"]) == pytest.approx(rate)
 

@@ -26,6 +26,7 @@ from ._building import (
     train_images_to_evaluate,
 )
 from ._images import check_finished
+from ._recipe import BuiltTeacher, built_teacher, recipe_lines
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +52,7 @@ class Prepared:
     model: "nn.Module"
     cost: "Complexity"
     schedule: Callable[[float], float]
+    teacher: BuiltTeacher | None
 
 
 def train(config: RunConfig) -> int:
@@ -101,6 +103,7 @@ def _prepared(config: RunConfig) -> Prepared:
         device=device,
         workers=config.num_workers,
     )
+    teacher = built_teacher(config, data, device)
     torch.manual_seed(config.seed)  # right before the weights are drawn
     model = built(lambda: groups.model.build(data.num_classes))
     cost = measured_cost(
@@ -120,6 +123,7 @@ def _prepared(config: RunConfig) -> Prepared:
         model,
         cost,
         groups.scheduler.build(config.lr, config.epochs),
+        teacher,
     )
 
 
@@ -177,9 +181,13 @@ def _trained(run: Run, ready: Prepared) -> dict[str, Any]:
             clip_grad_norm=config.clip_grad_norm,
             compile=config.compile,
             train_evaluated=train_images_to_evaluate(config.evaluate_train, ready.data),
+            accumulate=config.accumulate,
+            ema=config.ema,
+            eval_every=config.eval_every,
         ),
         device=ready.device,
         save_every=config.checkpoint.every,
+        teacher=ready.teacher.configured(config) if ready.teacher else None,
     )
     with EpochProgress(config.epochs, ready.data.train_size) as progress:
         return training(progress)
@@ -243,6 +251,8 @@ def _announce(run: Run, ready: Prepared, how_many: str) -> None:
 
     matrices = confusion_bytes(data.num_classes)
     expected = cost.training_bytes(config.batch_size) + data.nbytes + matrices
+    extra, more = recipe_lines(config, cost, ready.teacher)
+    expected += extra
     # few sets have so many classes that it is worth a word
     share = f", {gibibytes(matrices)} of it for confusion matrices" * (10 * matrices > expected)
     size = config.image_size
@@ -252,6 +262,7 @@ def _announce(run: Run, ready: Prepared, how_many: str) -> None:
         f"data      {run.data_name}: {data.train_size:,} images to train on, "
         f"{data.test_size:,} to test on, {size} px, batch {config.batch_size}",
         *(f"          {note}" for note in data.source.notes),
+        *more,
         f"training  {plural(config.epochs, 'epoch')}, seed {config.seed}, {how}; about "
         f"{gibibytes(expected)} of memory besides the libraries (an estimate){share}",
         f"run       {run.path}",

@@ -107,7 +107,9 @@ def evaluate_run(run: Run, changes: dict[str, Any]) -> int:
     problems = []
     for which, file in (("final", "last.pt"), ("best", "best.pt")):
         path = run.checkpoints / file
-        found = _evaluated(path, groups.model, data, config.precision, device, environment.threads)
+        found = _evaluated(
+            path, groups.model, data, config.precision, device, environment.threads, of_run=True
+        )
         if recorded is None or incomparable:
             _print(which, found, incomparable)
             continue
@@ -210,11 +212,16 @@ def _evaluated(
     precision: Precision,
     device: "torch.device",
     num_threads: int | None = None,
+    of_run: bool = False,
 ) -> "Evaluation":
-    """Evaluate on the test images; with the run's number of threads the digits are the run's."""
+    """Evaluate on the test images; with the run's number of threads the digits are the run's.
+
+    `of_run`: the weights that the run of a checkpoint is judged by, see `averaging.delivered`.
+    """
     import torch
 
     from ..engine import checkpoint
+    from ..engine.averaging import delivered
     from ..engine.evaluate import evaluate
     from ..engine.precision import autocast, resolved_precision
     from ..engine.weights import check_fits, load_weights
@@ -224,6 +231,8 @@ def _evaluated(
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     state = checkpoint.load(path)
+    if of_run:
+        state = delivered(state)
     try:
         # sizes are compared before memory is allocated for them
         without_weights = outline(lambda: spec.build(data.num_classes))

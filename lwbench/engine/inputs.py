@@ -52,3 +52,6 @@ class Settings:
     clip_grad_norm: float | None = None
     compile: bool = False
     train_evaluated: int | None = None  # None: all
+    accumulate: int = 1
+    eval_every: int = 1
+    ema: float | None = None

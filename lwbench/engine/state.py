@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import DamagedError
 from ..runs.schema import Row
+from .step import TrainStep
 from .weights import load_weights
 
 
@@ -17,7 +18,7 @@ class Position:
     """How far a training is; part of every checkpoint."""
 
     epoch: int = 0  # finished epochs
-    step: int = 0  # finished optimizer steps of the current epoch
+    step: int = 0  # finished batches of the current epoch
     images: int = 0  # of the current epoch
     sums: Tensor | None = None  # loss and correct predictions over these images; on the device
     train_seconds: float = 0.0  # of the current epoch
@@ -26,43 +27,40 @@ class Position:
     rows: list[Row] = field(default_factory=list)  # of metrics.csv
 
 
-def captured(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.GradScaler,
-    position: Position,
-    device: torch.device,
-) -> dict[str, Any]:
+def captured(step: TrainStep, position: Position, device: torch.device) -> dict[str, Any]:
     """Return the state as tensors and plain data, for `checkpoint.save`; tensors are not copied."""
     # the order of the data, its augmentation and the learning rate follow from the position
     sums = None if position.sums is None else position.sums.cpu()
-    return {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict(),
+    state = {
+        "model": step.model.state_dict(),
+        "optimizer": step.optimizer.state_dict(),
+        "scaler": step.scaler.state_dict(),
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if device.type == "cuda" else [],
         "threads": torch.get_num_threads(),
         "position": vars(position) | {"sums": sums},
     }
+    if step.average:
+        state["ema"] = step.average.network.state_dict()
+    if gradients := step.gradients(position.step):
+        state["gradients"] = gradients
+    return state
 
 
-def restored(
-    state: dict[str, Any],
-    path: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.GradScaler,
-    device: torch.device,
-) -> Position:
+def restored(state: dict[str, Any], path: Path, step: TrainStep, device: torch.device) -> Position:
     """Restore what `captured` returned, and return the position. `path`: the file, for errors.
 
     Raises UsageError for weights of another network, DamagedError for no state of a training.
     """
-    load_weights(model, state, path)
+    load_weights(step.model, {"model": state.get("model")}, path)
+    if step.average:
+        load_weights(step.average.network, {"model": state.get("ema")}, path)
     try:
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
+        step.optimizer.load_state_dict(state["optimizer"])
+        step.scaler.load_state_dict(state["scaler"])
+        parameters = dict(step.model.named_parameters())
+        for name, gradient in state.get("gradients", {}).items():
+            parameters[name].grad = torch.empty_like(parameters[name]).copy_(gradient)
         torch.set_rng_state(state["rng"])
         # random numbers on GPUs cannot be continued with another number of GPUs
         if device.type == "cuda" and len(state["cuda_rng"]) == torch.cuda.device_count():

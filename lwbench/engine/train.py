@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import NonFiniteError, plural
@@ -16,14 +15,15 @@ from ..runs.directory import Run
 from ..runs.provenance import changes_since_last_start
 from ..runs.schema import Row
 from . import checkpoint, state
+from .accumulation import Cycles
+from .distill import Teacher
 from .evaluate import Evaluation, evaluate
 from .inputs import Batches, Progress, Settings, Split
 from .offsets import is_deformable, offset_arrays, offset_statistics
-from .optimizers import eager_step
-from .precision import autocast, compiled, resolved_precision
 from .recorder import Arrays, Recorder
 from .signals import Interrupted, Signals
 from .state import Position
+from .step import TrainStep
 
 log = logging.getLogger("lwbench")
 
@@ -35,7 +35,7 @@ class Training:
     """Trains `model` on `data` and records it in `run`, from its last checkpoint on.
 
     `schedule`: from training progress (epochs, fractional within an epoch) to the learning rate;
-    `save_every`: seconds between two checkpoints within an epoch.
+    `save_every`: seconds between two checkpoints within an epoch; `teacher`: of a distillation.
     """
 
     def __init__(
@@ -49,17 +49,26 @@ class Training:
         settings: Settings,
         device: torch.device,
         save_every: float = 300.0,
+        teacher: Teacher | None = None,
     ) -> None:
-        self.model, self.data, self.optimizer, self.schedule = model, data, optimizer, schedule
+        self.model, self.data = model, data
         self.run, self.settings, self.device = run, settings, device
-        self.precision = resolved_precision(settings.precision, device)
-        self.autocast = autocast(self.precision, device)
-        # only fp16 has so small a range that gradients need scaling
-        self.scaler = torch.GradScaler(device.type, enabled=self.precision == "fp16")
-        self.forward = compiled(model) if settings.compile else model
+        self.step = TrainStep(
+            model,
+            optimizer,
+            schedule,
+            settings=settings,
+            cycles=Cycles(
+                length=settings.accumulate,
+                batches=data.steps_per_epoch,
+                images=data.train_size,
+                batch_size=data.batch_size,
+            ),
+            device=device,
+            teacher=teacher,
+        )
         self.is_deformable = is_deformable(model)
         self.at = Position()
-        self._eager_step = eager_step(optimizer)
         self._recorder = Recorder(run)
         self._signals = Signals()
         self._save_every, self._saved = save_every, time.monotonic()  # seconds
@@ -100,70 +109,49 @@ class Training:
             at.sums = torch.zeros(2, device=self.device, dtype=torch.float64)
         self.model.train()
         for images, labels in data.train_batches(at.epoch, at.step):
-            at.sums += self._step(images, labels)
+            at.sums += self.step(images, labels, at.epoch, at.step)
             at.step += 1
             at.images += len(images)
             at.train_seconds = before + time.monotonic() - begin
             progress.images_done(at.images)
             # reading a value waits for the device, which costs nothing on CPUs only
             if self.device.type == "cpu" and at.step % FINITE_EVERY == 0:
-                self._check_finite(float(at.sums[0]), "training")
+                self._check_finite(float(at.sums[0]), "training loss")
             self._between_steps()
         loss, correct = at.sums.tolist()  # the only wait for the device in the epoch
         at.train_seconds = before + time.monotonic() - begin
-        self._check_finite(loss, "training")
-        test = self._evaluate("test")
-        # the last step may have made weights infinite after its loss was computed
-        self._check_finite(test.loss, "test")
-        at.seconds += before + time.monotonic() - begin
+        self._check_finite(loss, "training loss")
         row: Row = {
             "epoch": at.epoch + 1,
-            "lr": self._rate(data.steps_per_epoch - 1),
+            "lr": self.step.rate(at.epoch, data.steps_per_epoch - 1),
             "train_loss": loss / at.images,
             "train_top1": 100 * correct / at.images,
-            "test_loss": test.loss,
-            "test_top1": test.top1,
-            "test_top5": test.top5,
             "images_per_s": at.images / at.train_seconds,
             "seconds": at.train_seconds,
         }
-        if self.is_deformable:
-            images = self._test_images(STATISTICS_IMAGES)
-            mean, largest = offset_statistics(self.model, images, self.autocast)
-            row |= {"offset_mean": mean, "offset_max": largest}
+        self._add_test_figures(row)
+        at.seconds += before + time.monotonic() - begin
         return row
 
-    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Take an optimizer step; return its summed loss and correct predictions, shape (2,)."""
-        # a function of the position: no scheduler has a state that a resume must restore
-        rate = self._rate(self.at.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["lr_factor"]
-        with self.autocast():
-            logits = self.forward(images)
-        # the loss in float32, whatever the network computes in
-        logits = logits.float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
-        # freed rather than filled with zeros: the backward pass writes them anew
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        if self.settings.clip_grad_norm is not None:
-            # the norm that is clipped is that of the gradients proper
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_grad_norm)
-        if self.scaler.is_enabled():
-            self.scaler.step(self.optimizer)  # skipped where gradients overflowed
-            self.scaler.update()
-        else:
-            self._eager_step()
-        with torch.no_grad():
-            # of mixed labels (mixup, cutmix) the larger share counts
-            truth = labels if labels.ndim == 1 else labels.argmax(1)
-            correct = (logits.argmax(1) == truth).sum()
-            return torch.stack([loss.detach() * len(images), correct])
-
-    def _rate(self, step: int) -> float:
-        return self.schedule(self.at.epoch + step / self.data.steps_per_epoch)
+    def _add_test_figures(self, row: Row) -> None:
+        # the last epoch is always evaluated: its figures are the result
+        if row["epoch"] % self.settings.eval_every and row["epoch"] < self.settings.epochs:
+            weights = [parameter.detach() for parameter in self.model.parameters()]
+            norm = nn.utils.get_total_norm(weights)
+            self._check_finite(float(norm), "norm of the weights")
+            return
+        test = self._evaluate("test")
+        # the last step may have made weights infinite after its loss was computed
+        self._check_finite(test.loss, "test loss")
+        row |= {"test_loss": test.loss, "test_top1": test.top1, "test_top5": test.top5}
+        if self.step.average:
+            raw = self._evaluate("test", model=self.model)
+            self._check_finite(raw.loss, "test loss")
+            row |= {"raw_test_loss": raw.loss, "raw_test_top1": raw.top1, "raw_test_top5": raw.top5}
+        if self.is_deformable:
+            images = self._test_images(STATISTICS_IMAGES)
+            mean, largest = offset_statistics(self.step.delivered, images, self.step.autocast)
+            row |= {"offset_mean": mean, "offset_max": largest}
 
     def _between_steps(self) -> None:
         # raised here alone, where weights, optimizer and position belong together
@@ -171,13 +159,15 @@ class Training:
         if time.monotonic() - self._saved >= self._save_every:
             self._save()
 
-    def _evaluate(self, split: Split, most: int | None = None) -> Evaluation:
+    def _evaluate(
+        self, split: Split, most: int | None = None, model: nn.Module | None = None
+    ) -> Evaluation:
         return evaluate(
-            # not `forward`: compiling for evaluation would take longer than it saves
-            self.model,
+            # not compiled: compiling for evaluation would take longer than it saves
+            model or self.step.delivered,
             self.data.eval_batches(split, most),
             self.data.num_classes,
-            autocast=self.autocast,
+            autocast=self.step.autocast,
             after_batch=self._between_steps,
         )
 
@@ -193,9 +183,9 @@ class Training:
         self._recorder.epoch(at.rows)
         # of equally good epochs the first; its figures are reported beside those of the last one,
         # since it was chosen on the test images
-        if row["test_top1"] > at.best.get("test_top1", -1.0):
+        if row.get("test_top1", -1.0) > at.best.get("test_top1", -1.0):
             at.best = _figures(row)
-            self._recorder.best({"model": self.model.state_dict()} | at.best)
+            self._recorder.best({"model": self.step.delivered.state_dict()} | at.best)
         # sums and times of the epoch begin again
         self.at = Position(epoch=at.epoch + 1, seconds=at.seconds, best=at.best, rows=at.rows)
         self._save()
@@ -215,29 +205,31 @@ class Training:
         arrays: dict[str, Arrays] = {"confusion": confusion}
         if self.is_deformable:
             images = self._test_images(EXAMPLE_IMAGES)
-            arrays["offsets"] = offset_arrays(self.model, images, self.autocast)
+            arrays["offsets"] = offset_arrays(self.step.delivered, images, self.step.autocast)
         rows = self.at.rows
         self._recorder.finish(rows, arrays)
         # seconds of rows are of training alone; evaluations are in the run's `seconds`
         images_trained = self.data.train_size * len(rows)
+        raw = {"raw": _figures(rows[-1], "raw_")} if self.step.average else {}
         return {
             "epochs": self.settings.epochs,
-            "precision": self.precision,
+            "precision": self.step.precision,
             "seconds": self.at.seconds + time.monotonic() - begin,
             "images_per_s": images_trained / sum(row["seconds"] for row in rows),
             "final": _figures(rows[-1]),
             "best": self.at.best,
             "train_evaluated": train_evaluated,
+            **raw,
         }
 
-    def _check_finite(self, loss: float, which: str) -> None:
-        if math.isfinite(loss):
+    def _check_finite(self, value: float, which: str) -> None:
+        if math.isfinite(value):
             return
         hint = "lower optimizer.lr or set clip_grad_norm=1"
         if self.is_deformable:
             hint = "lower optimizer.offset_lr_factor (0.1 is stable), " + hint
         where = f"epoch {self.at.epoch + 1}, step {self.at.step}"
-        raise NonFiniteError(f"the {which} loss became {loss} in {where}; {hint}")
+        raise NonFiniteError(f"the {which} became {value} in {where}; {hint}")
 
     # saving and resuming
 
@@ -245,17 +237,17 @@ class Training:
         """Write a checkpoint; return whether that worked."""
         # a state that has diverged must not replace a good one
         if self.at.sums is not None:
-            self._check_finite(float(self.at.sums[0]), "training")
+            self._check_finite(float(self.at.sums[0]), "training loss")
         self._saved = time.monotonic()
         epochs, steps = self._done()
-        content = state.captured(self.model, self.optimizer, self.scaler, self.at, self.device)
+        content = state.captured(self.step, self.at, self.device)
         return self._recorder.checkpoint(
             content, epochs=epochs - self._began[0], steps=steps - self._began[1]
         )
 
     def _done(self) -> tuple[int, int]:
         """Finished epochs, and optimizer steps of the whole run."""
-        return self.at.epoch, self.at.epoch * self.data.steps_per_epoch + self.at.step
+        return self.at.epoch, self.step.cycles.steps(self.at.epoch, self.at.step)
 
     def _resume(self) -> None:
         """Continue from the last checkpoint, if there is one."""
@@ -263,9 +255,7 @@ class Training:
         content = checkpoint.load_newest(path, path.with_name("previous.pt"))
         if content is None:
             return
-        self.at = state.restored(
-            content, path, self.model, self.optimizer, self.scaler, self.device
-        )
+        self.at = state.restored(content, path, self.step, self.device)
         self._began = self._done()
         at = self.at
         within = f" and {plural(at.step, 'step')} of epoch {at.epoch + 1}" if at.step else ""
@@ -280,12 +270,8 @@ class Training:
             )
 
 
-def _figures(row: Row) -> dict[str, Any]:
+def _figures(row: Row, prefix: str = "") -> dict[str, Any]:
     """The part of a row that result.json holds; see `runs.schema.Figures`."""
-    return {
-        "epoch": row["epoch"],
-        "test_loss": row["test_loss"],
-        "test_top1": row["test_top1"],
-        "test_top5": row["test_top5"],
-        "train_top1": row["train_top1"],
-    }
+    figures: dict[str, Any] = {"epoch": row["epoch"], "train_top1": row["train_top1"]}
+    names = ("test_loss", "test_top1", "test_top5")
+    return figures | {name: dict(row)[prefix + name] for name in names}

@@ -255,9 +255,10 @@ class Run:
             return []
 
     def write_metrics(self, rows: Sequence[Row]) -> None:
-        """Replace metrics.csv by `rows`, one per epoch; the first row determines the columns."""
+        """Replace metrics.csv by `rows`, one per epoch; what a row does not have stays empty."""
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+        columns = [key for key in Row.__annotations__ if any(key in row for row in rows)]
+        writer = csv.DictWriter(text, fieldnames=columns)
         writer.writeheader()
         writer.writerows(rows)
         write_atomically(self.path / "metrics.csv", text.getvalue())

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable
 from typing import Protocol
 
-from ..errors import UsageError
+from ..errors import UsageError, plural
 from .directory import Run
 from .files import explained_writes, replacing
 from .images import differences, is_same
@@ -61,6 +61,11 @@ def extended(
             f"than epochs={config.epochs}"
         )
     check_same_images(shorter, images)
+    if (epochs := shorter.read_config().epochs) % config.eval_every:
+        raise UsageError(
+            f"extend=true: {shorter.path} was evaluated after its {plural(epochs, 'epoch')}, which "
+            f"eval_every={config.eval_every} does not do in a longer run"
+        )
     _check_same_rates(shorter, config, steps_per_epoch, scheduler)
     with explained_writes(run.path):  # last.pt is written last: it marks the copy as complete
         for name in ("env.json", "checkpoints/best.pt", "checkpoints/last.pt"):

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from ..errors import UsageError, explained, nearest
+from .identity import identifying_keys, lacked_by
 from .machine import usable_cores
 
 Overrides = tuple[str, ...]  # `key=value` arguments of `lwbench train`
@@ -48,18 +49,7 @@ Threads = Annotated[int | Literal["auto"], PlainValidator(_threads)]
 EvaluateTrain = Annotated[bool | Literal["auto", "sample"], PlainValidator(_evaluate_train)]
 ImageSize = Annotated[int, Field(gt=0, le=8192)]  # pixels; a larger value would take all memory
 
-# Keys that cannot change the result, or that stand beside the identity in the directory's name
-# (the seed). `data.recipe` only holds defaults that other keys refer to.
-_NOT_IDENTIFYING = {
-    "seed", "device", "workers", "threads", "jobs", "out", "force", "extend", "checkpoint",
-    "evaluate_train",
-    "data.root", "data.cache", "data.recipe",
-}  # fmt: skip
-# Keys that always enter the identity. Every other key is left out while it has a value that means
-# "switched off", so that a key added by a later version leaves existing runs valid.
-_ALWAYS_IDENTIFYING = {"lr", "epochs", "batch_size", "momentum", "weight_decay", "dropout"}
 _VARIABLE = "LWBENCH_RUN_CONFIG"
-_OFF = (None, False, 0, "none", "raise")
 
 
 class _Keys(BaseModel):
@@ -75,6 +65,19 @@ class CheckpointKeys(_Keys):
     model_config = ConfigDict(extra="forbid")
 
     every: PositiveFloat = 300.0
+
+
+class DistillationKeys(_Keys):
+    """Keys under `distillation`, for a `teacher`: see `engine.distill.Teacher`.
+
+    `network`: which one the teacher is, see `runs.teacher.with_teacher`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    temperature: PositiveFloat = 4.0
+    weight: Annotated[float, Field(gt=0, le=1)] = 0.9
+    network: str | None = None
 
 
 class Group(BaseModel):
@@ -99,7 +102,9 @@ class RunConfig(_Keys):
     `precision`: "auto" is bf16 on GPUs that support it and fp32 on every CPU, where depthwise
     networks train more slowly in bf16. `clip_grad_norm`: largest norm of all gradients together.
     `compile`: torch.compile, which pays off after many epochs only. `evaluate_train`: whether the
-    final weights are evaluated on all training images, on a sample or on none.
+    final weights are evaluated on all training images, on a sample or on none. `accumulate`:
+    batches whose gradients make one optimizer step. `ema`: largest decay of the moving average of
+    the weights. `eval_every`: epochs from one evaluation to the next. `teacher`: a run's directory.
     """
 
     seed: Seed = 0
@@ -112,6 +117,11 @@ class RunConfig(_Keys):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip_grad_norm: PositiveFloat | None = None
     compile: bool = False
+    accumulate: PositiveInt = 1
+    ema: Annotated[float, Field(ge=0, lt=1)] | None = None
+    eval_every: PositiveInt = 1
+    teacher: str | None = None
+    distillation: DistillationKeys = DistillationKeys()
     workers: NonNegativeInt | None = None
     threads: Threads = "auto"
     evaluate_train: EvaluateTrain = "auto"
@@ -222,18 +232,19 @@ class RunConfig(_Keys):
     @cached_property
     def identifying(self) -> dict[str, Any]:
         """The dotted keys that can change the result, without those that are switched off."""
-        return {
-            key: _plain(value)
-            for key, value in self.flat.items()
-            if is_identifying(key)
-            and (key.rpartition(".")[2] in _ALWAYS_IDENTIFYING or not _is_off(value))
-        }
+        return identifying_keys(self.flat)
 
     @cached_property
     def identity(self) -> str:
         """Eight hex digits: a hash of `identifying`."""
         text = json.dumps(self.identifying, sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    def check_effect(self, overrides: Iterable[str]) -> None:
+        """Raise UsageError for an override of a key that has no effect, since another is off."""
+        for key in map(override_key, overrides):
+            if needed := lacked_by(key, self.flat):
+                raise UsageError(f"{key} has no effect without {needed}")
 
     def differences(self, other: "RunConfig") -> list[str]:
         """The keys that can change the result and differ, in the order of the configuration."""
@@ -256,11 +267,6 @@ class RunConfig(_Keys):
         return RunConfig._validated(values, self._choices, "")
 
 
-def is_identifying(key: str) -> bool:
-    """Whether a dotted key can change the result."""
-    return not any(key == k or key.startswith(k + ".") for k in _NOT_IDENTIFYING)
-
-
 def override_key(override: str) -> str:
     """The dotted key that a `key=value` argument sets."""
     return override.partition("=")[0].lstrip("+~")
@@ -272,16 +278,6 @@ def _flattened(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[st
             yield from _flattened(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _is_off(value: Any) -> bool:
-    return value in _OFF or value == []
-
-
-def _plain(value: Any) -> Any:
-    """1.0 and 1 are the same value."""
-    is_whole = isinstance(value, float) and value.is_integer()
-    return int(value) if is_whole else value
 
 
 def _text(value: Any) -> str:

@@ -40,9 +40,14 @@ class Row(TypedDict):
     lr: float  # at the last step
     train_loss: float  # over the epoch, with the weights as they were at each step
     train_top1: float
-    test_loss: float
-    test_top1: float
-    test_top5: float
+    # of the epochs that are evaluated; with ema= of the averaged weights
+    test_loss: NotRequired[float]
+    test_top1: NotRequired[float]
+    test_top5: NotRequired[float]
+    # with ema= of the weights themselves
+    raw_test_loss: NotRequired[float]
+    raw_test_top1: NotRequired[float]
+    raw_test_top5: NotRequired[float]
     images_per_s: float  # in training, without the evaluation
     seconds: float  # of training
     # of networks with deformable layers: |offset| in pixels on the first 128 test images
@@ -82,6 +87,7 @@ class Result(BaseModel):
     # training images that the final weights were evaluated on, for the confusion matrix; None:
     # all of them, recorded before this field existed
     train_evaluated: Count | None = None
+    raw: Figures | None = None  # of the last weights themselves, where `final` is of averaged ones
     finished: Time | None = None  # None: recorded before this field existed
 
 

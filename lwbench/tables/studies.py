@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..errors import UsageError
+from ..runs.identity import is_identifying
 from ..runs.images import unlike_published
 from ..runs.records import Record, chosen
-from ..runs.runconfig import Overrides, RunConfig, is_identifying, override_key
+from ..runs.runconfig import Overrides, RunConfig, override_key
 from .table import Figure, Table
 
 Train = Overrides  # those of `train` that make a cell's full run

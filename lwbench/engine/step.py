@@ -1,0 +1,103 @@
+"""What is done with a batch: loss, gradients, optimizer step, moving average of the weights."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .accumulation import Cycles
+from .averaging import WeightAverage
+from .distill import Teacher
+from .inputs import Settings
+from .optimizers import eager_step
+from .precision import autocast, compiled, resolved_precision
+
+
+class TrainStep:
+    """Trains `model` on one batch after another; the state that this changes lies here.
+
+    `schedule`: from training progress (epochs, fractional within an epoch) to the learning rate;
+    `cycles`: after which batches the optimizer takes a step; `teacher`: of a distillation.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: Callable[[float], float],
+        *,
+        settings: Settings,
+        cycles: Cycles,
+        device: torch.device,
+        teacher: Teacher | None = None,
+    ) -> None:
+        self.model, self.optimizer, self.schedule = model, optimizer, schedule
+        self.settings, self.cycles, self.teacher = settings, cycles, teacher
+        self.precision = resolved_precision(settings.precision, device)
+        self.autocast = autocast(self.precision, device)
+        # only fp16 has so small a range that gradients need scaling
+        self.scaler = torch.GradScaler(device.type, enabled=self.precision == "fp16")
+        self.forward = compiled(model) if settings.compile else model
+        self.average = WeightAverage(model, settings.ema) if settings.ema else None
+        self._eager_step = eager_step(optimizer)
+
+    @property
+    def delivered(self) -> nn.Module:
+        """The network that is evaluated: with the averaged weights, where there are any."""
+        return self.average.network if self.average else self.model
+
+    def __call__(self, images: Tensor, labels: Tensor, epoch: int, batch: int) -> Tensor:
+        """Train on a batch; return its summed loss and correct predictions, shape (2,).
+
+        The optimizer takes its step after the last batch of a cycle. `epoch`, `batch`: the
+        position, from 0.
+        """
+        with self.autocast():
+            logits = self.forward(images)
+        # the loss in float32, whatever the network computes in
+        logits = logits.float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
+        if self.teacher:
+            loss = self.teacher.blended(loss, images, logits, self.autocast)
+        if batch == self.cycles.first(batch):
+            # freed rather than filled with zeros: the backward pass writes them anew
+            self.optimizer.zero_grad(set_to_none=True)
+        share = self.cycles.share(batch, len(images))
+        self.scaler.scale(loss if share == 1 else loss * share).backward()
+        if self.cycles.ends_with(batch):
+            self._update(epoch, batch)
+        with torch.no_grad():
+            # of mixed labels (mixup, cutmix) the larger share counts
+            truth = labels if labels.ndim == 1 else labels.argmax(1)
+            correct = (logits.argmax(1) == truth).sum()
+            return torch.stack([loss.detach() * len(images), correct])
+
+    def _update(self, epoch: int, batch: int) -> None:
+        """Take an optimizer step with the gradients of the cycle that ends with this batch."""
+        # a function of the position: no scheduler has a state that a resume must restore
+        rate = self.rate(epoch, batch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["lr_factor"]
+        if self.settings.clip_grad_norm is not None:
+            # the norm that is clipped is that of the gradients proper
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_grad_norm)
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)  # skipped where gradients overflowed
+            self.scaler.update()
+        else:
+            self._eager_step()
+        if self.average:
+            self.average.update(self.cycles.steps(epoch, batch))
+
+    def rate(self, epoch: int, batch: int) -> float:
+        """Return the learning rate of the cycle that a batch is in."""
+        return self.schedule(epoch + self.cycles.first(batch) / self.cycles.batches)
+
+    def gradients(self, batches_done: int) -> dict[str, Tensor]:
+        """Return the gradients that wait for the rest of their cycle; none between two cycles."""
+        if not self.cycles.is_within(batches_done):
+            return {}
+        parameters = self.model.named_parameters()
+        return {name: p.grad for name, p in parameters if p.grad is not None}
