@@ -142,7 +142,7 @@ def test_few_things_lie_directly_under_the_package():
 
 def test_tables_and_report_together_stay_small():
     files = [p for package in ("tables", "report") for p in (PACKAGE / package).glob("*.py")]
-    assert sum(len(path.read_text().splitlines()) for path in files) < 3200
+    assert sum(len(path.read_text().splitlines()) for path in files) < 3300
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
@@ -184,7 +184,7 @@ def test_one_function_level_import_counts_networks_for_tables():
 @pytest.mark.parametrize(
     "command",
     [["--help"], ["train", "--help"], ["table", "--help"], ["list"], ["table", "table=ldc/4"],
-     ["reproduce", "table=ldc/4", "dry_run=true"], ["train", "--cfg"], ["report"]],
+     ["reproduce", "table=ldc/4", "dry_run=true"], ["train", "--cfg"], ["report"], ["claims"]],
     ids=" ".join,
 )  # fmt: skip
 def test_a_command_that_reads_only_records_loads_no_torch(command, tmp_path, counted):
@@ -204,6 +204,7 @@ def counted():
     from lwbench.cli import main
 
     assert main(["table"]) == 0
+    assert main(["claims"]) == 0
 
 
 def test_no_name_says_nothing():

@@ -71,4 +71,10 @@ def _counts(values: dict[str, Any]) -> Counts:
         lambda: spec.build(values["num_classes"]),
         lambda model: count(model, image_size=values["image_size"]),
     )
-    return {"params": cost.params, "macs": cost.macs}
+    return {
+        "params": cost.params,
+        "macs": cost.macs,
+        "pointwise": cost.pointwise,
+        "depthwise": cost.depthwise,
+        "activations": cost.activations,
+    }

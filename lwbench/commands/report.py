@@ -36,9 +36,12 @@ def write_report(values: dict[str, str]) -> Path:
     from ..report import build
     from ..runs.records import chosen, records
     from ..tables import cells, published
+    from ..tables.claims import claim
+    from ._claims import judge
 
     out = Path(values.get("out", "outputs"))
     found = records(out, archived=values["archived"] == "true")
+    newest = chosen(found)
     loaded = published.load("all")
     wanted = [request for table in loaded for request in cells.requirements(table)]
     trains = {f.train: None for table in loaded for f in table.figures if f.train is not None}
@@ -46,7 +49,8 @@ def write_report(values: dict[str, str]) -> Path:
         tables=loaded,
         counts=cached_counts(wanted, counted),
         configs=train_configs(trains),
-        records=chosen(found),
+        records=newest,
         select=values["select"],
+        claims=judge(claim.load("all"), newest, train_configs, counted, select=values["select"]),
     )
     return build.write(sources, Path(values.get("out_dir", out / "report")))

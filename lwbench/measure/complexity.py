@@ -5,7 +5,7 @@ The counts reproduce what published tables print, each under the rule it was cou
 """
 
 from collections import defaultdict
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 from torch import nn
@@ -38,6 +38,8 @@ class Complexity:
     buffers: int  # buffer elements (running statistics)
     macs: dict[str, int]  # rule -> count
     not_covered: dict[str, dict[str, int]]  # tool rule -> module classes it counts as 0 -> calls
+    pointwise: int  # plain MACs in 1 x 1 convolutions, grouped ones included
+    depthwise: int  # plain MACs in depthwise convolutions
     deform_sampling: int  # operations of deformable layers' sampling: in no rule
     activations: int  # output elements of convolutions, linear layers and matrix products
     peak_bytes: int  # computed peak of a forward pass, weights included: `memory.peak_bytes`
@@ -84,6 +86,8 @@ def complexity(walk: Walk) -> Complexity:
         buffers=sum(buffer.numel() for buffer in model.buffers()),
         macs={name: sum(by_module.values()) for name, by_module in counts.items()},
         not_covered={name: tool.not_covered(walk) for name, tool in TOOLS.items()},
+        pointwise=_macs_in(walk, lambda conv: conv.kernel_size == (1, 1)),
+        depthwise=_macs_in(walk, lambda conv: conv.groups == conv.in_channels > 1),
         deform_sampling=walk.sampling,
         activations=sum(step.outputs for step in walk.steps),
         peak_bytes=peak_bytes(walk),
@@ -92,6 +96,13 @@ def complexity(walk: Walk) -> Complexity:
         unknown=dict(sorted(walk.unknown.items())),
         layers=_layers(walk, counts),
     )
+
+
+def _macs_in(walk: Walk, chosen: Callable[[nn.Conv2d], bool]) -> int:
+    """Return the plain MACs of the convolution modules that are chosen."""
+    modules = {name: module for module, name in walk.names.items()}
+    found = ((modules[step.module], step.macs) for step in walk.steps)
+    return sum(macs for m, macs in found if isinstance(m, nn.Conv2d) and chosen(m))
 
 
 def _layers(walk: Walk, counts: dict[str, dict[str, int]]) -> list[Layer]:

@@ -17,10 +17,12 @@ from ..runs.records import Record
 from ..runs.runconfig import RunConfig
 from ..tables import cells
 from ..tables.cells import ORIGINS, VERDICTS, Cell, CountRequest, Counts, FilledTable
+from ..tables.claims.judge import Judged
 from ..tables.layout import Entry, Header, Layout, of_summary, of_table
 from ..tables.statistics import Sample
 from ..tables.studies import Study, Train, all_studies
 from ..tables.table import ACCURACY, COMPLEXITY, KINDS, Table
+from . import claims
 from .page import Details, Page, Section, html
 from .runview import Picture, RunView, view
 
@@ -41,6 +43,7 @@ class Sources:
     configs: Mapping[Train, RunConfig]  # of every cell's full run
     records: Sequence[Record]
     select: str = "final"
+    claims: Sequence[Judged] = ()
 
 
 class Shown(NamedTuple):
@@ -88,6 +91,7 @@ def write(sources: Sources, out_dir: Path, progress: Callable[[str], None] = pri
         summary=Section(of_summary(tables)),
         studies=[one.section for one in reduced],
         tables=[one.section for one in published],
+        claims=claims.section(sources.claims, sources.select) if sources.claims else None,
         others=_others(others, views) if others else None,
     )
     try:

@@ -71,10 +71,16 @@ class CountRequest(NamedTuple):
 
 
 class Counts(TypedDict):
-    """Counts of one network: parameters, and MACs under each named rule."""
+    """Counts of one network: parameters, and MACs under each named rule.
+
+    Plain MACs in 1 x 1 and in depthwise convolutions, and elements of activations, are for claims.
+    """
 
     params: int
     macs: Mapping[str, int]
+    pointwise: int
+    depthwise: int
+    activations: int
 
 
 @dataclass(frozen=True)

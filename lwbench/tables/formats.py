@@ -36,10 +36,10 @@ def render(
     entry. Raises UsageError for an unknown format.
     """
     if format in ("json", "csv"):
-        return _list([cell.as_json() for filled in tables for cell in filled.cells], format)
+        return listed([cell.as_json() for filled in tables for cell in filled.cells], format)
     layouts = [of_table(filled, intervals) for filled in tables]
     shaped = [long(one) if is_long or _is_wide(one, format) else one for one in layouts]
-    return _render(shaped, format, width, colours)
+    return written(shaped, format, width, colours)
 
 
 def render_summary(
@@ -52,8 +52,8 @@ def render_summary(
         keys = [header.text for header in layout.headers]
         found = [{key: one[key] for key in keys} for one in found]
     if format in ("json", "csv"):
-        return _list(found, format)
-    return _render([layout], format, width, colours)
+        return listed(found, format)
+    return written([layout], format, width, colours)
 
 
 def _is_wide(layout: Layout, format: str) -> bool:
@@ -62,7 +62,8 @@ def _is_wide(layout: Layout, format: str) -> bool:
     return format == "latex" and width > LATEX_WIDTH
 
 
-def _render(layouts: Sequence[Layout], format: str, width: int, colours: bool) -> str:
+def written(layouts: Sequence[Layout], format: str, width: int = 80, colours: bool = False) -> str:
+    """Write layouts in any format but JSON and CSV. Raises UsageError for an unknown format."""
     if format == "terminal":
         return "\n".join(terminal(one, width, colours) for one in layouts)
     endings = {"markdown": "md", "latex": "tex", "html": "html"}
@@ -108,7 +109,7 @@ def _latex(text: str) -> str:
     return "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
 
 
-def _list(entries: Sequence[Mapping[str, Any]], format: str) -> str:
+def listed(entries: Sequence[Mapping[str, Any]], format: str) -> str:
     """A JSON list, or a line of CSV per entry; there, lists are joined by semicolons."""
     if format == "json":
         return json.dumps(entries, ensure_ascii=False, indent=1) + "\n"
@@ -120,4 +121,8 @@ def _list(entries: Sequence[Mapping[str, Any]], format: str) -> str:
 
 
 def _joined(value: object) -> object:
-    return ";".join(map(str, value)) if isinstance(value, list) else value
+    return ";".join(map(_text, value)) if isinstance(value, list) else value
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)

@@ -25,30 +25,18 @@ a run counts too. `digits`: how many of the printed digits are significant, wher
 
 import re
 import shlex
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from ..errors import UsageError, nearest
 from ..paths import conf_files
-from .table import (
-    ACCURACY,
-    CHECK,
-    COMPLEXITY,
-    KINDS,
-    RULES,
-    Agreement,
-    Column,
-    Figure,
-    Origin,
-    OriginKind,
-    Table,
-)
-from .yaml_files import Strict, known, options, read_yaml, validated
-
-_NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?(e[0-9]{1,2})?")
+from .origins import OfOrigin, origin_of
+from .table import ACCURACY, CHECK, COMPLEXITY, KINDS, RULES, Column, Figure, Table
+from .yaml_files import Number, Strict, known, options, read_yaml, validated
 
 
 def names() -> list[str]:
@@ -59,15 +47,16 @@ def names() -> list[str]:
     return sorted(conf_files("table"), key=_natural)
 
 
-def load(name: str) -> list[Table]:
+def load(name: str, rows: Sequence[dict[str, Any]] = ()) -> list[Table]:
     """The table of that name, all of them (`all`), or those of a YAML file or folder.
 
-    Raises UsageError where there is no such table, or where a file is not a valid table.
+    `rows`: more rows of a table that is named. Raises UsageError where there is no such table, or
+    where a file is not a valid table.
     """
     if name == "all":
         return [table for one in names() for table in load(one)]
     if file := conf_files("table").get(name):
-        return [_read(file, name)]
+        return [_read(file, name, rows)]
     path = Path(name)
     if path.is_dir():
         files = sorted(path.rglob("*.yaml"))
@@ -75,19 +64,13 @@ def load(name: str) -> list[Table]:
             raise UsageError(f"table={name}: no .yaml file in this folder")
         return [_read(file, file.relative_to(path).with_suffix("").as_posix()) for file in files]
     if path.suffix in (".yaml", ".yml"):
-        return [_read(path, path.stem)]
+        return [_read(path, path.stem, rows)]
     raise UsageError(
         f"no table {name!r}{nearest(name, [*names(), 'all'])}; or the path of a YAML file"
     )
 
 
-# --- what a file may hold -----------------------------------------------------------------------
-
-
-def _number(text: str) -> str:
-    if not _NUMBER.fullmatch(text):
-        raise ValueError(f"{text!r} is not a number such as 2.51e6 or 67.97")
-    return text
+# what a file may hold
 
 
 def _overrides(text: str) -> str:
@@ -116,30 +99,6 @@ class _Count(Strict):
     image_size: Whole = 224
 
 
-class _Origin(Strict):
-    kind: OriginKind = "quoted"
-    citation: str = ""
-    value: Annotated[str, AfterValidator(_number)] | None = None  # None: that of the cell
-    agrees: Agreement = "same"
-    note: str = ""
-
-    @model_validator(mode="after")
-    def _complete(self) -> "_Origin":
-        if (self.kind == "quoted") != bool(self.citation):
-            raise ValueError("a quoted number, and no other one, has a citation")
-        if self.agrees != "same" and self.value is None:
-            raise ValueError(f"agrees: {self.agrees} needs the value that is printed there")
-        return self
-
-
-def _origin(content: Any) -> Any:
-    """The mapping meant by a word alone: `origin: own`."""
-    return {"kind": content} if isinstance(content, str) else content
-
-
-OfOrigin = Annotated[_Origin | None, BeforeValidator(_origin)]
-
-
 class _Override(Strict):
     rule: Rule | None = None
     num_classes: Whole | None = None
@@ -156,7 +115,7 @@ class _Row(_Override):
 
 
 class _Cell(_Override):
-    value: Annotated[str, AfterValidator(_number)] | None = None
+    value: Number | None = None
     digits: Whole | None = None
     misprint: str = ""
 
@@ -174,15 +133,15 @@ class _File(Strict):
     notes: list[str] = []
 
 
-# --- from file to table -------------------------------------------------------------------------
+# from file to table
 
 
-def _read(path: Path, name: str) -> Table:
+def _read(path: Path, name: str, more: Sequence[dict[str, Any]] = ()) -> Table:
     file = validated(_File, read_yaml(path), str(path))
     _check_columns(file, path)
     rows: dict[str, list[Figure]] = {}
     marks: dict[str, list[str]] = {mark: [] for mark in file.marks}
-    for number, content in enumerate(file.rows, 1):
+    for number, content in enumerate([*file.rows, *more], 1):
         label = content.get("label")
         where = f"{path}, row {label if isinstance(label, str) else number!r}"
         row = validated(_Row, {k: v for k, v in content.items() if k not in file.columns}, where)
@@ -248,15 +207,8 @@ def _figure(file: _File, row: _Row, key: str, content: Any, where: str) -> Figur
         note="; ".join(note for note in (cell.note, row.note) if note),
         misprint=cell.misprint,
         fit=cell.fit or row.fit,
-        origin=_origin_of(cell, cell.origin or row.origin or file.origin, column),
+        origin=origin_of(cell.value, cell.origin or row.origin or file.origin, column.kind),
     )
-
-
-def _origin_of(cell: _Cell, origin: _Origin | None, column: _Column) -> Origin | None:
-    if origin is None or cell.value is None or column.kind in COMPLEXITY:
-        return None
-    value = origin.value or (cell.value if origin.kind == "quoted" else None)
-    return Origin(origin.kind, origin.citation, value, origin.agrees, origin.note)
 
 
 def _train(

@@ -13,7 +13,7 @@ ALPHA = 0.05  # of every test and interval: 95 %
 # Least number of runs on either side, or of pairs. With two runs the 97.5 % quantile of Student's t
 # (one degree of freedom) is 12.7, so that hardly any difference could be shown.
 MIN_RUNS = 3
-_NO_SPREAD = 1e-9  # percent points; floating-point error of the differences of equal values
+NO_SPREAD = 1e-9  # percent points; floating-point error of the differences of equal values
 
 BETTER, WORSE = "better", "worse"
 NO_DIFFERENCE, TOO_FEW = "no difference shown", "too few runs"
@@ -114,7 +114,7 @@ def compare(sample: Sample, baseline: Sample) -> Comparison:
     shared = sorted(set(sample.values) & set(baseline.values))
     if len(shared) >= MIN_RUNS:
         pairs = [sample.values[seed] - baseline.values[seed] for seed in shared]
-        return _paired(pairs)
+        return paired(pairs)
     difference = sample.mean - baseline.mean
     if min(sample.n, baseline.n) < MIN_RUNS:
         return Comparison(difference, None, None, None, TOO_FEW)
@@ -132,21 +132,22 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _paired(differences: Sequence[float]) -> Comparison:
+def paired(differences: Sequence[float]) -> Comparison:
+    """Test that the mean of three or more differences is zero; `comparisons` sets the word."""
     mean = statistics.fmean(differences)
-    if statistics.stdev(differences) > _NO_SPREAD:
+    if statistics.stdev(differences) > NO_SPREAD:
         from scipy.stats import ttest_1samp
 
         p = float(ttest_1samp(differences, 0.0).pvalue)
         return Comparison(mean, "paired", p, None, TOO_FEW)
     # equal differences: two of all 2**n choices of their signs are as extreme
-    p = 1.0 if abs(mean) <= _NO_SPREAD else 2 / 2 ** len(differences)
+    p = 1.0 if abs(mean) <= NO_SPREAD else 2 / 2 ** len(differences)
     return Comparison(mean, "permutation", p, None, TOO_FEW)
 
 
 def _welch(sample: Sample, baseline: Sample, difference: float) -> Comparison:
     deviations = sample.sd or 0.0, baseline.sd or 0.0
-    if max(deviations) > _NO_SPREAD:
+    if max(deviations) > NO_SPREAD:
         from scipy.stats import ttest_ind_from_stats
 
         both = zip((sample, baseline), deviations, strict=True)
@@ -155,7 +156,7 @@ def _welch(sample: Sample, baseline: Sample, difference: float) -> Comparison:
         return Comparison(difference, "welch", p, None, TOO_FEW)
     # equal values on either side: at most two of all ways to divide them are as extreme
     ways = comb(sample.n + baseline.n, sample.n)
-    p = 1.0 if abs(difference) <= _NO_SPREAD else min(1.0, 2 / ways)
+    p = 1.0 if abs(difference) <= NO_SPREAD else min(1.0, 2 / ways)
     return Comparison(difference, "permutation", p, None, TOO_FEW)
 
 

@@ -16,6 +16,8 @@ from ..runs.records import Record, chosen
 from ..runs.runconfig import Overrides, RunConfig, override_key
 from .table import Figure, Table
 
+# keys of networks that a reduced study may set: maps as large at 32 px as the stride gives at 64 px
+STAND_INS = ("model.stem_stride",)
 Train = Overrides  # those of `train` that make a cell's full run
 
 
@@ -146,9 +148,13 @@ def _nearest(
         return []  # a damaged configuration says nothing about where the run belongs
     differing = [(place, config.differences(place[2])) for place in places]
     # a run of another network is not a reduced run of this one
-    same = [(p, keys) for p, keys in differing if not any(k.startswith("model.") for k in keys)]
+    same = [(p, keys) for p, keys in differing if not any(map(_is_of_network, keys))]
     least = min((len(keys) for _, keys in same), default=0)
     return [(place, config.written(keys)) for place, keys in same if len(keys) == least]
+
+
+def _is_of_network(key: str) -> bool:
+    return key.startswith("model.") and key not in STAND_INS
 
 
 def comparable(found: Iterable[Record]) -> list[Record]:

@@ -1,8 +1,9 @@
 """Read and validate the YAML files of tables and claims; errors name the file and the place."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
@@ -11,6 +12,15 @@ from ..errors import UsageError, nearest
 from ..paths import conf_files
 
 Checked = TypeVar("Checked", bound=BaseModel)
+
+
+def _number(text: str) -> str:
+    if not re.fullmatch(r"[0-9]{1,20}(\.[0-9]{1,20})?(e[0-9]{1,2})?", text):
+        raise ValueError(f"{text!r} is not a number such as 2.51e6 or 67.97")
+    return text
+
+
+Number = Annotated[str, AfterValidator(_number)]  # as printed
 
 
 class Strict(BaseModel):

@@ -1,0 +1,1 @@
+"""Claims of documents as data, and their verdicts by counting and by runs."""
