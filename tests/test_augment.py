@@ -10,17 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import v2
 
-from lwbench.data.augment import (
-    LARGE,
-    Augment,
-    cosine_and_sine,
-    cut_boxes,
-    erase_boxes,
-    gather_windows,
-    partners,
-    soft_labels,
-)
+from lwbench.data.augment import Augment, cut_boxes, erase_boxes, partners, soft_labels
 from lwbench.data.draws import Draws, epoch_order, generator, held_out, stable_seed
+from lwbench.data.geometry import LARGE, cosine_and_sine, gather_windows
 from lwbench.errors import UsageError
 from lwbench.registry import validated
 

@@ -1,7 +1,8 @@
 """Augmentation of whole batches on the device, equal to torchvision's functions pixel by pixel.
 
-An image is padded and cropped, mirrored, rotated (nearest pixel, corners black), normalised, erased
-in a rectangle and mixed with another one, in this order. The three geometric steps only decide
+An image is cropped (padded, or a window of random area that is resized: `crops`), mirrored, rotated
+(nearest pixel, corners black), changed in its colours (`policies`), normalised, erased in a
+rectangle and mixed with another one, in this order. The geometric steps but resizing only decide
 which pixel goes where, so they are one gather. The random numbers are functions of (seed, epoch,
 image): see `draws`.
 """
@@ -12,18 +13,33 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
+from ..errors import UsageError
+from .crops import RATIO, RandomCrops
 from .draws import Draws, generator, numpy_generator
+from .geometry import cosine_and_sine, gather_windows
+from .policies import BINS, draw_jitter, draw_operations, jittered, operated
 
 Pixels = Annotated[int, Field(ge=0)]
 Degrees = Annotated[float, Field(ge=0, le=180)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Alpha = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Ratio = Annotated[float, Field(gt=0, le=100)]
 
-# side of a window in pixels, from which copying windows is faster on a CPU than gathering pixels
-LARGE = 64
+
+def _ascending(values: list[float]) -> list[float]:
+    if len(values) != 2 or values[0] > values[1]:
+        raise ValueError("expected the smallest and the largest value, such as [0.08, 1]")
+    return values
+
+
+Shares = Annotated[list[Share], AfterValidator(_ascending)]
+Ratios = Annotated[list[Ratio], AfterValidator(_ascending)]
+
+JITTER = ("brightness", "contrast", "saturation", "hue")
 # share of the window's area, and height over width: the defaults of torchvision's RandomErasing
 ERASED_AREA = (0.02, 0.33)
 ERASED_RATIO = (0.3, 3.3)
@@ -31,22 +47,53 @@ ERASED_RATIO = (0.3, 3.3)
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """What to do to training images; each step is off at zero.
+    """What to do to training images; each step is off at zero, false or None.
 
-    `crop_padding`: black pixels on every side before a random crop. `flip`: mirror left to right
-    with probability 1/2. `rotation`: rotate by up to so many degrees either way. `erasing`: the
-    probability of erasing a rectangle (to the training set's mean colour). `mixup`, `cutmix`: alpha
-    of the Beta distribution of the mixing coefficient; with both, each image takes either with
-    probability 1/2. Partners are neighbours in the epoch's order, the first with the second, the
-    third with the fourth: an even batch size keeps them in one batch.
+    `crop_padding`: black pixels on every side before a random crop. `crop_scale`: a random resized
+    crop of the whole image instead, the smallest and largest share of its area; `crop_ratio`: its
+    width over height, [3/4, 4/3] if None. `flip`: mirror left to right with probability 1/2.
+    `rotation`: rotate by up to so many degrees either way. `brightness`, `contrast`, `saturation`,
+    `hue`: greatest changes of torchvision's ColorJitter. `trivial_augment`: one random operation of
+    random strength. `rand_augment`: so many random operations of strength `rand_magnitude`, of 30.
+    `erasing`: the probability of erasing a rectangle (to the training set's mean colour). `mixup`,
+    `cutmix`: alpha of the Beta distribution of the mixing coefficient; with both, each image takes
+    either with probability 1/2. Partners are neighbours in the epoch's order, the first with the
+    second, the third with the fourth: an even batch size keeps them in one batch. Raises UsageError
+    for steps that exclude each other.
     """
 
     crop_padding: Pixels = 0
+    crop_scale: Shares | None = None
+    crop_ratio: Ratios | None = None
     flip: bool = False
     rotation: Degrees = 0.0
+    brightness: Probability = 0.0
+    contrast: Probability = 0.0
+    saturation: Probability = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    trivial_augment: bool = False
+    rand_augment: Annotated[int, Field(ge=0, le=16)] = 0
+    rand_magnitude: Annotated[int, Field(ge=0, lt=BINS)] = 9
     erasing: Probability = 0.0
     mixup: Alpha = 0.0
     cutmix: Alpha = 0.0
+
+    def __post_init__(self) -> None:
+        if self.crop_scale and self.crop_padding:
+            raise UsageError(
+                "data.augment.crop_scale crops the image itself, so that crop_padding has no "
+                "effect: set data.augment.crop_padding=0"
+            )
+        if self.trivial_augment and self.rand_augment:
+            raise UsageError("data.augment.trivial_augment and rand_augment exclude each other")
+
+    @property
+    def crops(self) -> RandomCrops | None:
+        """The random resized crops, which are of whole images; None where they are off."""
+        if self.crop_scale is None:
+            return None
+        (low, high), (flat, wide) = self.crop_scale, self.crop_ratio or RATIO
+        return RandomCrops((low, high), (flat, wide))
 
     @property
     def mixes(self) -> bool:
@@ -55,7 +102,8 @@ class Augment:
 
     def draw(self, count: int, *, stored: int, window: int, seed: int, epoch: int) -> Draws:
         """Draw an epoch's parameters for `count` images of `stored` px, cropped to `window` px."""
-        places = stored + 2 * self.crop_padding - window + 1
+        # a resized crop has the size of the window already
+        places = 1 if self.crop_scale else stored + 2 * self.crop_padding - window + 1
 
         # one stream per step, so that switching a step on changes no draw of the others
         def rng(step: str) -> torch.Generator:
@@ -70,11 +118,21 @@ class Augment:
             # float64, as torchvision computes its angles in Python
             unit = torch.rand(count, generator=rng("rotation"), dtype=torch.float64) * 2 - 1
             draws["rotation"] = cosine_and_sine(unit * self.rotation)
+        if crops := self.crops:
+            draws["crop"] = crops.draw(count, rng("resized crop"))
+        if any(self._jitter.values()):
+            draws["jitter"] = draw_jitter(count, rng("jitter"), **self._jitter)
+        if per_image := int(self.trivial_augment) or self.rand_augment:
+            draws["operations"] = draw_operations(count, per_image, rng("operations"))
         if self.erasing:
             draws["erase"] = erase_boxes(count, window, self.erasing, rng("erasing"))
         if self.mixes:
             draws |= self._draw_mix(count, window, seed, epoch)
         return Draws(**draws)
+
+    @property
+    def _jitter(self) -> dict[str, float]:
+        return {name: getattr(self, name) for name in JITTER}
 
     def _draw_mix(self, count: int, window: int, seed: int, epoch: int) -> dict[str, Tensor]:
         rng = numpy_generator("mix", seed, epoch)
@@ -105,6 +163,22 @@ class Augment:
             rotation=draws.rotation,
         )
 
+    def recolour(self, windows: Tensor, draws: Draws) -> Tensor:
+        """Apply colour jitter and random operations: (B, H, H, 3) uint8 to the same."""
+        if draws.jitter is None and draws.operations is None:
+            return windows
+        strength = None if self.trivial_augment else self.rand_magnitude
+        changed = torch.empty_like(windows)
+        jitter, operations = (d if d is None else d.cpu() for d in (draws.jitter, draws.operations))
+        for row, window in enumerate(windows):
+            image = window.permute(2, 0, 1)
+            if jitter is not None:
+                image = jittered(image, jitter[row])
+            if operations is not None:
+                image = operated(image, operations[row], strength)
+            changed[row] = image.permute(1, 2, 0)
+        return changed
+
     def finish(self, x: Tensor, draws: Draws) -> Tensor:
         """Erase and mix normalised images, (B, 3, H, H); `x` may be overwritten."""
         if draws.erase is not None:
@@ -132,102 +206,6 @@ def partners(count: int, device: torch.device) -> Tensor:
     """Return each image's neighbour in pairs, (count,) int64; an odd last image is its own."""
     # x ^ 1 exchanges 0 and 1, 2 and 3, ...
     return (torch.arange(count, device=device) ^ 1).clamp_max_(count - 1)
-
-
-def cosine_and_sine(degrees: Tensor) -> Tensor:
-    """Return cosine and sine of angles (N,) float64 as (N, 2) float32; counter-clockwise."""
-    radians = degrees * (math.pi / 180)
-    return torch.stack((radians.cos(), radians.sin()), dim=1).float()
-
-
-def gather_windows(
-    images: Tensor,
-    top: Tensor,
-    left: Tensor,
-    *,
-    window: int,
-    padding: int = 0,
-    flip: Tensor | None = None,
-    rotation: Tensor | None = None,
-) -> Tensor:
-    """Pad, crop, mirror and rotate a batch in one gather.
-
-    `images`: (B, S, S, 3) uint8; `top`, `left`, `flip`: (B,) int64; `rotation`: (B, 2) cosine and
-    sine. Returns (B, window, window, 3) uint8. Equal to F.pad with zeros, then torchvision's crop,
-    hflip and rotate (nearest, expand=False, fill 0) of each image.
-    """
-    if rotation is None and window >= LARGE and images.device.type == "cpu":
-        return copy_windows(images, top, left, window=window, padding=padding, flip=flip)
-    count, side = images.shape[:2]
-    width = side + 2 * padding
-    # one more black pixel at the end, for what a rotation brings in from outside
-    pixels = images.new_zeros(count * width * width + 1, 3)
-    inner = slice(padding, padding + side)
-    pixels[:-1].view(count, width, width, 3)[:, inner, inner] = images
-    # the index of a pixel is that of its window's corner plus its offset within the window
-    offsets = window_offsets(window, width, flip, count, images.device)
-    first = torch.arange(count, device=images.device) * width**2 + top * width + left
-    if rotation is None:
-        index = offsets + first[:, None]
-    else:
-        # torchvision's rotate() samples pixels with grid_sample; sampling their *offsets* with it
-        # gives the same choice of pixels. 0 means outside, hence the shift by one.
-        near = F.grid_sample(
-            (offsets + 1).float().view(-1, 1, window, window).expand(count, -1, -1, -1),
-            rotated_grid(rotation, window),
-            mode="nearest",
-            padding_mode="zeros",
-            align_corners=False,
-        ).view(count, -1)
-        index = near.long().add_((first - 1)[:, None])
-        index.masked_fill_(near == 0, len(pixels) - 1)
-    return pixels.index_select(0, index.view(-1)).view(count, window, window, 3)
-
-
-def copy_windows(
-    images: Tensor, top: Tensor, left: Tensor, *, window: int, padding: int, flip: Tensor | None
-) -> Tensor:
-    """Do what `gather_windows` does without a rotation, one image at a time."""
-    if padding:
-        images = F.pad(images, (0, 0, padding, padding, padding, padding))
-    windows = images.new_empty(len(images), window, window, 3)
-    # plain numbers: indexing with tensors would wait for each of them
-    mirrored = [False] * len(images) if flip is None else flip.tolist()
-    for number, (row, column, mirror) in enumerate(
-        zip(top.tolist(), left.tolist(), mirrored, strict=True)
-    ):
-        piece = images[number, row : row + window, column : column + window]
-        windows[number] = piece.flip(1) if mirror else piece
-    return windows
-
-
-def window_offsets(
-    window: int, width: int, flip: Tensor | None, count: int, device: torch.device
-) -> Tensor:
-    """Return each output pixel's place relative to its window's corner.
-
-    (1, window**2) int64, or (count, window**2) where windows are mirrored.
-    """
-    column = torch.arange(window, device=device)
-    row = column[:, None] * width
-    plain = row + column
-    # one row for all images, broadcast, where none is mirrored
-    if flip is None:
-        return plain.view(1, -1)
-    return torch.stack((plain.view(-1), (row + column.flip(0)).view(-1))).index_select(0, flip)
-
-
-def rotated_grid(rotation: Tensor, side: int) -> Tensor:
-    """Return grid_sample's coordinates of rotated squares, (B, side, side, 2), as TF.rotate does.
-
-    Written with torchvision's order of operations, since a rounding decides on the nearest pixel.
-    """
-    axis = torch.linspace(-side * 0.5 + 0.5, side * 0.5 - 0.5, side, device=rotation.device)
-    cosine, sine = (rotation / (0.5 * side)).split(1, dim=1)
-    grid = rotation.new_empty(len(rotation), side, side, 2)
-    torch.add((cosine * axis)[:, None, :], (-sine * axis)[:, :, None], out=grid[..., 0])
-    torch.add((sine * axis)[:, None, :], (cosine * axis)[:, :, None], out=grid[..., 1])
-    return grid
 
 
 def erase_boxes(

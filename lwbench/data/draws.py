@@ -18,15 +18,20 @@ class Draws:
     """What an epoch does to each of N images; a step that is switched off is None.
 
     `top`, `left`: (N,) int64, the crop's corner in the padded image. `flip`: (N,) int64, 0 or 1.
-    `rotation`: (N, 2) float32, cosine and sine of the angle. `erase`, `box`: (N, 4) int64, the
-    rectangle to erase or to take from the partner: top, left, bottom, right. `mixing`: (N,)
-    float32, the image's own coefficient in a mixture; `blend`: (N,) bool, mixup (True) or cutmix.
+    `rotation`: (N, 2) float32, cosine and sine of the angle. `crop`: (N, 22) float32, see
+    `crops.RandomCrops`; `jitter`, `operations`: (N, 8) and (N, K, 3), see `policies`. `erase`,
+    `box`: (N, 4) int64, the rectangle to erase or to take from the partner: top, left, bottom,
+    right. `mixing`: (N,) float32, the image's own coefficient in a mixture; `blend`: (N,) bool,
+    mixup (True) or cutmix.
     """
 
     top: Tensor
     left: Tensor
     flip: Tensor | None = None
     rotation: Tensor | None = None
+    crop: Tensor | None = None
+    jitter: Tensor | None = None
+    operations: Tensor | None = None
     erase: Tensor | None = None
     box: Tensor | None = None
     mixing: Tensor | None = None

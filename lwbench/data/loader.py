@@ -5,6 +5,7 @@ augmentation are functions of (seed, epoch, image) in both cases, see `draws`.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Literal
 
 import torch
@@ -46,18 +47,22 @@ class Data:
             raise UsageError(
                 f"batch_size={batch_size}: mixup and cutmix mix pairs, so it must be even"
             )
+        train = source.train
+        if augment.crops and train.paths:
+            # crops are of whole images, of which a packed square has lost a part
+            train = Split(train.labels, None, train.paths)
         self.source, self.augment = source, augment
         self.name, self.class_names = source.name, source.class_names
         self.num_classes = len(source.class_names)
         self.image_size, self.batch_size, self.seed = image_size, batch_size, seed
         self.train_size, self.test_size = len(source.train), len(source.test)
         self.mean, self.std, self.digest = source.mean, source.std, source.digest
-        self.streaming = source.streaming
+        self.streaming = train.images is None
         # a tensor's device has an index ("cuda:0"), so that devices compare equal
         self.device = torch.empty(0, device=device).device
         self.dtype, self.workers = dtype, workers
         self.steps_per_epoch = len(self._train_bounds())
-        self._splits = {"train": self._place(source.train), "test": self._place(source.test)}
+        self._splits = {"train": self._place(train), "test": self._place(source.test)}
         kept = [t for s in self._splits.values() for t in (s.labels, s.images) if t is not None]
         self.nbytes = sum(t.nbytes for t in kept if t.device.type == self.device.type)
         # one factor per value of a row rather than per channel: the innermost loop is long enough
@@ -79,10 +84,11 @@ class Data:
             window=self.source.window,
             seed=self.seed,
             epoch=epoch,
-        ).to(self.device)
+        )
+        crop, draws = draws.crop, draws.to(self.device)
         order = epoch_order(self.train_size, self.seed, epoch)
         bounds = self._train_bounds()[start:]
-        for index, images, labels in self._raw("train", order, bounds):
+        for index, images, labels in self._raw("train", order, bounds, crop):
             yield self._augmented(images, labels, draws.take(index))
 
     def eval_batches(
@@ -128,12 +134,19 @@ class Data:
         return nbytes <= torch.cuda.mem_get_info(self.device)[0] // 4
 
     def _raw(
-        self, name: str, order: Tensor, bounds: list[tuple[int, int]]
+        self,
+        name: str,
+        order: Tensor,
+        bounds: list[tuple[int, int]],
+        crop: Tensor | None = None,
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield (index (B,), images (B, S, S, 3) uint8, labels (B,)) for each part of `order`."""
+        """Yield (index (B,), images (B, S, S, 3) uint8, labels (B,)) for each part of `order`.
+
+        `crop`: draws of resized crops, by which streamed images are cut to the window's size.
+        """
         split = self._splits[name]
         indices = [order[first:last] for first, last in bounds]
-        streamed = self._stream(split, indices) if split.images is None else None
+        streamed = self._stream(split, indices, crop) if split.images is None else None
         placed = order.to(self.device)
         for first, last in bounds:
             index = placed[first:last]
@@ -149,19 +162,30 @@ class Data:
             images = images.to(self.device, non_blocking=True)
             yield index, images, split.labels.index_select(0, index)
 
-    def _stream(self, split: Split, indices: list[Tensor]) -> Iterator[Tensor]:
+    def _stream(self, split: Split, indices: list[Tensor], crop: Tensor | None) -> Iterator[Tensor]:
         paths = split.paths or []
+        # drawn for all images of the set, and cut in the threads that decode them
+        fits = None if crop is None else (partial(self._cut, crop[index]) for index in indices)
         return decoded_batches(
             [[paths[i] for i in index.tolist()] for index in indices],
-            self.source.stored,
+            self.source.stored if crop is None else self.source.window,
             workers=self.workers,
             pinned=self.device.type == "cuda",
+            fits=fits,
         )
+
+    def _cut(self, draws: Tensor, image: Tensor, row: int) -> Tensor:
+        assert self.augment.crops is not None
+        return self.augment.crops.cut(image, draws[row], self.source.window)
 
     def _augmented(self, images: Tensor, labels: Tensor, draws: Draws) -> Batch:
         # cropping before normalising: bytes are moved rather than floats, and pixels outside the
         # window are never converted
-        x = self._normalised(self.augment.crop(images, draws, self.source.window))
+        window = self.source.window
+        if self.augment.crops and draws.crop is not None and not self.streaming:
+            images = self.augment.crops.cut_all(images, draws.crop, window)
+        windows = self.augment.recolour(self.augment.crop(images, draws, window), draws)
+        x = self._normalised(windows)
         x = self._resized(self.augment.finish(x, draws))
         if draws.mixing is not None:
             labels = soft_labels(labels, draws.mixing, self.num_classes)

@@ -5,10 +5,11 @@ they scale; there is no worker process to be killed, no copy between processes, 
 torch.
 """
 
+import itertools
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -28,6 +29,7 @@ JOIN_S = 10.0  # seconds to wait for a thread's current file at the end
 Paths = Sequence[Path | str]
 Found = int | str  # the hash of an image, or why a file cannot be read
 Result = TypeVar("Result")
+Fit = Callable[[Tensor, int], Tensor]  # an image and its row in the batch to a square
 Start = Callable[[Paths], tuple[Result, Callable[[int], None]]]
 Tasks = queue.SimpleQueue["tuple[_Batch, int] | None"]
 
@@ -91,15 +93,23 @@ def decoded_batches(
     exact: bool = False,
     pinned: bool = False,
     patience_s: float | None = None,
+    fits: Iterable[Fit] | None = None,
 ) -> Iterator[Tensor]:
     """Yield each batch of files as (B, side, side, 3) uint8, decoded ahead by `workers` threads.
 
+    `fits`: for each batch, how an image becomes a square; without them it is the central one.
     `pinned`: in page-locked memory, for a copy to a GPU. Raises BadImage naming an unreadable file,
     UsageError naming an image of another size where `exact`, LwbenchError where no image is decoded
     for `patience_s` seconds.
     """
 
+    def central(image: Tensor, _: int) -> Tensor:
+        return fit_square(image, side)
+
+    chosen = iter(fits) if fits is not None else itertools.repeat(central)
+
     def start(paths: Paths) -> tuple[Tensor, Callable[[int], None]]:
+        fit = next(chosen)
         images = torch.empty(len(paths), side, side, 3, dtype=torch.uint8, pin_memory=pinned)
 
         def fill(row: int) -> None:
@@ -110,7 +120,7 @@ def decoded_batches(
                     f"{shown(paths[row])}: {width} x {height} px, where the set has {side} x "
                     f"{side}\nfor images of other sizes use data=folder"
                 )
-            images[row] = fit_square(image, side)
+            images[row] = fit(image, row)
 
         return images, fill
 
