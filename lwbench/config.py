@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 from .errors import UsageError, nearest
-from .paths import conf_files, conf_folder, config_dir
+from .paths import conf_files, conf_folder, config_dir, set_name
 from .registry import DATASETS, MODELS, OPTIMIZERS, SCHEDULERS, Spec
 from .runs.cache import cached, digest
 from .runs.runconfig import Overrides, RunConfig, override_key
@@ -238,7 +238,7 @@ def _name_data(config: dict[str, Any]) -> None:
     data = config.get("data")
     if isinstance(data, dict) and {"root", "name"} <= data.keys() and data["name"] is None:
         root = data["root"]
-        data["name"] = os.path.basename(os.path.realpath(str(root))) if root else None
+        data["name"] = set_name(str(root)) if root else None
 
 
 def _remove_ours(config: dict[str, Any], overrides: Sequence[str]) -> None:

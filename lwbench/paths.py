@@ -62,3 +62,11 @@ def _xdg(variable: str, default: str) -> Path:
     home = os.path.expanduser("~")
     # the usual home of users that have none: nothing can be made there, and messages show it
     return Path(home if os.path.isabs(home) else "/nonexistent") / default
+
+
+def set_name(root: str) -> str:
+    """Return the name of the data set in `root`: of the folder, or of the file without ending."""
+    # the real path, so that data.root=. has the name of the folder
+    path = os.path.realpath(os.path.expanduser(root))
+    name = os.path.basename(path)
+    return os.path.splitext(name)[0] if os.path.isfile(path) else name

@@ -103,6 +103,7 @@ def _prepared(config: RunConfig) -> Prepared:
         device=device,
         workers=config.num_workers,
     )
+    data.source.require_trainable()
     teacher = built_teacher(config, data, device)
     torch.manual_seed(config.seed)  # right before the weights are drawn
     model = built(lambda: groups.model.build(data.num_classes))

@@ -95,6 +95,7 @@ def evaluate_run(run: Run, changes: dict[str, Any]) -> int:
         device=device,
         workers=config.num_workers,
     )
+    data.source.require_labels()
     images = data.source.images(config.data_root)
     require_same_classes(environment.data, images, str(run.path))
     other_images = not is_same(environment.data, images)
@@ -191,6 +192,7 @@ def evaluate_checkpoint(values: dict[str, Any]) -> int:
         device=device,
         workers=options.workers,
     )
+    data.source.require_labels()
     # weights in a run directory were trained on the classes that are recorded there
     trained = Run(options.path.absolute().parent.parent).environment().data
     require_same_classes(trained, data.source.images(None), str(options.path))

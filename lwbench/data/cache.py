@@ -20,8 +20,8 @@ from torch import Tensor
 from ..runs.cache import cache_folder, exclusive, warn_not_cached
 from ..runs.files import replacing
 from ..runs.machine import usable_cores
+from .listing import Listing
 from .source import content_digest
-from .tree import Listing
 from .workers import batched, decoded_batches
 
 log = logging.getLogger("lwbench")

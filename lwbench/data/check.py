@@ -17,10 +17,10 @@ from ..registry import DATASETS, validated
 from ..runs.machine import usable_cores
 from .content import Hashed, Image, twins
 from .decode import BadImage, decode, pixel_hash, short
+from .listing import Listing
 from .sets import Dataset
 from .source import Split
 from .splits import examined_classes
-from .tree import Listing
 from .workers import Found, examined
 
 MOST = 20  # pairs of equal images that are named; unreadable files are all named
@@ -144,6 +144,8 @@ def _balance(name: str, listing: Listing) -> str:
     # the smallest and the largest class show at a glance whether the set is balanced
     counts = listing.per_class()
     classes = "class" if len(counts) == 1 else "classes"
+    if listing.unlabelled:
+        return f"{name:<6}{len(listing.paths):,} images without labels"
     return (
         f"{name:<6}{sum(counts):,} images in {len(counts):,} {classes}, a class has "
         f"{min(counts):,} to {max(counts):,} of them, the median {statistics.median(counts):,g}"

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UsageError, shown
+from .listing import Member
 
 UNREAD = "cannot be read"  # how the reason begins where the system refused to open the file
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
@@ -47,7 +48,9 @@ def decode(path: Path | str) -> Tensor:
 
 
 def read_file(path: Path | str) -> bytes:
-    """Read a regular file. Raises OSError, or ValueError for anything else."""
+    """Read a regular file, or a member of one. Raises OSError, or ValueError for anything else."""
+    if isinstance(path, Member):
+        return path.read()
     # reading a named pipe would block for ever, reading a device would fill the memory
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError("not a regular file")

@@ -41,7 +41,8 @@ class Data:
         workers: int = 0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        if len(source.train) < 2:
+        # a set without training images can be evaluated on
+        if len(source.train) == 1:
             raise UsageError(f"data {source.name}: training needs at least two images")
         if augment.mixes and batch_size % 2:
             raise UsageError(
@@ -115,6 +116,8 @@ class Data:
 
     def _train_bounds(self) -> list[tuple[int, int]]:
         firsts = list(range(0, self.train_size, self.batch_size))
+        if not firsts:
+            return []
         # batch norm cannot train on one image: a last batch of one joins the batch before it
         if len(firsts) > 1 and self.train_size - firsts[-1] == 1:
             firsts.pop()

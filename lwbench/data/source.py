@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import UsageError
 from ..runs.images import unlike_published
 from ..runs.schema import Images
+from .listing import UNLABELLED, Member
 
 log = logging.getLogger("lwbench")
 
@@ -28,7 +30,7 @@ class Split:
 
     labels: Tensor
     images: Tensor | None = None
-    paths: list[Path] | None = None
+    paths: list[Path | Member] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -43,8 +45,10 @@ class Source:
     channel, of the training images in [0, 1]. `digest`: sha256 of the content, as hex (of pixels
     and labels, or of relative paths and file sizes where images stream). `fingerprint`: of the
     files, see `sets.Dataset`. `content`: sha256 of the files' bytes, where the digest does
-    not cover them. `left_out`: unreadable files that are not part of the set, as `path (reason)`.
-    `notes`: what a reader of the results should know, such as duplicate images.
+    not cover them, and `encoded` the sha256 of class names, labels and files in order, which no
+    layout changes (see `content.Content`). `left_out`: unreadable files that are not part of the
+    set, as `path (reason)`. `notes`: what a reader of the results should
+    know, such as duplicate images.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Source:
     digest: str
     fingerprint: str | None = None
     content: str | None = None
+    encoded: str | None = None
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -84,8 +89,26 @@ class Source:
             class_names=tuple(self.class_names),
             fingerprint=self.fingerprint,
             content=self.content,
+            encoded=self.encoded,
             left_out=self.left_out,
         )
+
+    def require_labels(self) -> None:
+        """Raise UsageError where the classes of the test images are not known."""
+        if bool((self.test.labels == UNLABELLED).any()):
+            raise UsageError(
+                f"data {self.name}: the test images have no labels, so there is no accuracy\n"
+                "leave data.test_split out to test on labelled images"
+            )
+
+    def require_trainable(self) -> None:
+        """Raise UsageError where there is nothing to train on, or no accuracy to be measured."""
+        if not len(self.train):
+            raise UsageError(
+                f"data {self.name}: no training images; for evaluation only, as in lwbench eval "
+                "run=<directory> data=..."
+            )
+        self.require_labels()
 
     @property
     def streaming(self) -> bool:
@@ -158,17 +181,15 @@ def resident_source(
     `digest`: their `content_digest`, where it is known already.
     """
     # shares the memory of the arrays
-    images = torch.from_numpy(arrays["train_images"])
-    mean, std = channel_statistics(images)
+    images, tested = (torch.from_numpy(arrays[f"{part}_images"]) for part in ("train", "test"))
+    mean, std = channel_statistics(images if len(images) else tested)
     # small images are resized on the device, after the augmentation: the window is all of them
     side = images.shape[1]
     return Source(
         name=name,
         class_names=class_names,
         train=Split(torch.from_numpy(arrays["train_labels"]), images),
-        test=Split(
-            torch.from_numpy(arrays["test_labels"]), torch.from_numpy(arrays["test_images"])
-        ),
+        test=Split(torch.from_numpy(arrays["test_labels"]), tested),
         stored=side,
         window=side,
         mean=mean,

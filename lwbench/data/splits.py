@@ -7,14 +7,19 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UsageError, shown
-from .tree import Listing, likely_root, some
+from .listing import UNLABELLED, Listing, absent, some
+from .tree import likely_root
 
 HELD_OUT = 8  # one in eight images of a class is for validation where a set has no test images
 
 
 @dataclass(frozen=True)
 class Tree:
-    """The files of a data set as found: training and test images, or one tree yet to be split."""
+    """The files of a data set as found: training and test images, or one tree yet to be split.
+
+    `train` has no folder (`listing.absent`) where there are only images to evaluate on; `test` may
+    be without labels.
+    """
 
     train: Listing
     test: Listing | None = None
@@ -70,8 +75,10 @@ class Splits:
 
     def require_sound(self) -> None:
         """Raise UsageError for the first fault of the files or the classes."""
-        for fault in (*self.train.faults.values(), *self.test.faults.values()):
-            raise UsageError(fault)
+        faults = [*self.train.faults.values(), *self.test.faults.values()]
+        if faults:
+            more = f"\n{len(faults) - 1:,} more faults: lwbench check lists them all"
+            raise UsageError(faults[0] + more * (len(faults) > 1))
         self.require_trainable()
 
     def require_trainable(self) -> None:
@@ -88,19 +95,17 @@ def matched(train: Listing, test: Listing, notes: tuple[str, ...] = ()) -> Split
     """
     # numbers alone would do where both splits have the same folders; where one lacks a class, all
     # labels behind it would be shifted
+    if not train.folder:
+        return examined_classes(absent(test.class_names), test, notes)
     trained = set(train.class_names)
     names = [*train.class_names, *(n for n in test.class_names if n not in trained)]
     label_of = {name: label for label, name in enumerate(names)}
-    labels = [label_of[test.class_names[label]] for label in test.labels]
+    labels = [
+        label if label == UNLABELLED else label_of[test.class_names[label]] for label in test.labels
+    ]
     # canonical order is by label, and a class of the test images alone comes last
     order = sorted(range(len(labels)), key=labels.__getitem__)
-    test = replace(
-        test,
-        class_names=names,
-        paths=[test.paths[i] for i in order],
-        labels=[labels[i] for i in order],
-        sizes=[test.sizes[i] for i in order],
-    )
+    test = replace(test.rows(order), class_names=names, labels=[labels[i] for i in order])
     return examined_classes(train, test, notes)
 
 
@@ -128,15 +133,34 @@ def split_by_class(
 
 def examined_classes(train: Listing, test: Listing, notes: tuple[str, ...]) -> Splits:
     """Make splits with the faults and notes that follow from the images of each class."""
-    names, counts, test_counts = train.class_names, train.per_class(), test.per_class()
-    known, here, there = len(names), shown(train.folder), shown(test.folder)
+    known, there = len(train.class_names), shown(test.folder)
+    found = list(notes)
+    if not train.folder:
+        found.append("no training images: for evaluation only")
+    # a class without test images takes no part in the accuracy: allowed, but worth a note
+    counts = zip(train.class_names, test.per_class(), strict=False)
+    untested = [name for name, count in counts if not count]
+    if test.unlabelled:
+        found.append(f"the images in {there} have no labels: predictions, but no accuracy")
+    elif untested and len(untested) < known:
+        found.append(f"no images to test on in {_classes(untested)}")
+    found += [line for listing in (train, test) if (line := _passed_over(listing))]
+    return Splits(train, test, _class_faults(train, test), tuple(found), notes)
+
+
+def _class_faults(train: Listing, test: Listing) -> tuple[str, ...]:
+    """Say why classes cannot be trained or tested on."""
+    names, here, there = train.class_names, shown(train.folder), shown(test.folder)
     faults = []
     # a class without training images cannot be learnt, and its output would never be right
-    empty = [name for name, count in zip(names, counts, strict=True) if not count]
-    further = zip(test.class_names[known:], test_counts[known:], strict=True)
+    empty = [name for name, count in zip(names, train.per_class(), strict=True) if not count]
+    known = len(names)
+    further = zip(test.class_names[known:], test.per_class()[known:], strict=True)
     unknown = [name for name, count in further if count]
+    if not train.folder:
+        pass  # nothing is trained on
     # the first fault is the one that is shown: a root a level off explains all others
-    if known - len(empty) < 2 and not unknown:
+    elif known - len(empty) < 2 and not unknown:
         faults.append(_too_few_classes(train, empty))
     elif empty:
         faults.append(
@@ -150,13 +174,7 @@ def examined_classes(train: Listing, test: Listing, notes: tuple[str, ...]) -> S
         )
     elif not test.paths:
         faults.append(f"{there}: no images to test on")
-    # a class without test images takes no part in the accuracy: allowed, but worth a note
-    untested = [n for n, count in zip(names, test_counts, strict=False) if not count]
-    found = list(notes)
-    if untested and len(untested) < known:
-        found.append(f"no images to test on in {_classes(untested)}")
-    found += [line for listing in (train, test) if (line := _passed_over(listing))]
-    return Splits(train, test, tuple(faults), tuple(found), notes)
+    return tuple(faults)
 
 
 def _fingerprint(train: Listing, test: Listing) -> str:

@@ -20,13 +20,14 @@ from ..runs.machine import usable_cores
 from .cache import cached_squares
 from .content import content_of, twin_notes
 from .decode import UNREAD
+from .listing import Listing, Member, some
 from .source import Source, Split, channel_statistics
 from .splits import Splits, examined_classes
-from .tree import Listing, some
 from .workers import Found, decode_files, examined
 
 log = logging.getLogger("lwbench")
 
+MOST_NOTED = 5  # faults that are not of one readable file, such as lines of a list
 SAMPLE = 512  # images from which mean and standard deviation are computed
 REPORT_S = 30.0  # seconds between two reports of a decoding that takes long
 
@@ -42,7 +43,8 @@ def streamed_source(
 ) -> Source:
     """Make a source of image files; the arguments are those of `sets.ImageFiles`.
 
-    Mean and deviation are those of up to 512 training images, evenly spaced in canonical order.
+    Mean and deviation are those of up to 512 training images, evenly spaced in canonical order; of
+    test images, where there are no others.
     Raises UsageError where the files or the classes are faulty.
     """
     # of all files, readable or not: what is left out now must not count as a change later
@@ -55,10 +57,11 @@ def streamed_source(
         splits.require_sound()
     side = round(image_size / crop)
     # evenly spaced over all classes: decoding all images for two statistics would take an epoch
-    sample = splits.train.paths[:: -(-len(splits.train.paths) // SAMPLE)]
+    paths = splits.train.paths or splits.test.paths
+    sample = paths[:: -(-len(paths) // SAMPLE)]
     mean, std = channel_statistics(decode_files(sample, side))
     # the digest is of names and sizes, which an edited image may keep
-    content, hashed = content_of(splits)
+    content = content_of(splits)
     train, test = (_split(f"{name}-{part}", listing, side, cache) for part, listing in splits.parts)
     return Source(
         name=name,
@@ -71,9 +74,10 @@ def streamed_source(
         std=std,
         digest=splits.digest,
         fingerprint=fingerprint,
-        content=content,
+        content=content.sampled,
+        encoded=content.encoded,
         left_out=tuple(left_out),
-        notes=(*splits.notes, *twin_notes(hashed)),
+        notes=(*splits.notes, *twin_notes(content.hashed)),
     )
 
 
@@ -81,7 +85,7 @@ def _split(name: str, listing: Listing, side: int, cache: str | None) -> Split:
     return Split(
         labels=torch.tensor(listing.labels, dtype=torch.int64),
         images=cached_squares(name, listing, side, cache) if cache else None,
-        paths=[Path(path) for path in listing.paths],
+        paths=[path if isinstance(path, Member) else Path(path) for path in listing.paths],
     )
 
 
@@ -115,6 +119,8 @@ def without_bad_images(name: str, splits: Splits, cache: str | None) -> tuple[Sp
         for path, message in listing.faults.items()
         if path not in {listing.paths[row] for row in rows}
     ]
+    if more := len(others) - MOST_NOTED:
+        others[MOST_NOTED:] = [f"{more:,} more are left out; lwbench check lists them"] * (more > 0)
     return examined_classes(train, test, (*splits.layout_notes, *others)), left_out
 
 

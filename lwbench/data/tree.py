@@ -1,84 +1,20 @@
 """Walks image folders, one per class, and lists their files and what is passed over."""
 
-import hashlib
 import os
 import stat
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-
 from ..errors import UsageError, shown
+from .listing import Listing, fingerprint_of
 
 # what torchvision's ImageFolder reads; Pillow's further formats are added by `endings`
 COMMON = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 # Pillow recognises these formats and cannot decode them ("identify-only" in its documentation)
 UNDECODABLE = frozenset({"BUFR", "GRIB", "HDF5", "MPEG"})
 MOST_FOLDERS = 200  # that a search for a likely data set looks into: the root may be a home folder
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The files of one split in canonical order (class, then path), and their labels.
-
-    `paths` are strings: creating path objects would take most of the time of scanning a large set.
-    `fingerprint`: sha256, as hex, of relative paths, sizes and modification times. `faults`: what
-    is wrong, as a message for each path; a data set is scanned to the end, so that `lwbench check`
-    can report all of it. `passed_over`: the number and the first of the files of each kind that are
-    not images of a class.
-    """
-
-    folder: str
-    class_names: list[str]
-    paths: list[str]
-    labels: list[int]
-    sizes: list[int]
-    fingerprint: str
-    faults: dict[str, str] = field(default_factory=dict)
-    passed_over: dict[str, tuple[int, str]] = field(default_factory=dict)
-
-    def part(self, chosen: np.ndarray) -> "Listing":
-        """Return the files where `chosen` (N,) bool is true."""
-        rows = np.flatnonzero(chosen).tolist()
-        # faults and what is passed over stay: they are of the folder rather than of single rows
-        return replace(
-            self,
-            paths=[self.paths[i] for i in rows],
-            labels=[self.labels[i] for i in rows],
-            sizes=[self.sizes[i] for i in rows],
-        )
-
-    def without(self, rows: Collection[int]) -> "Listing":
-        """Return all files but those of the given rows."""
-        chosen = np.ones(len(self.paths), dtype=bool)
-        chosen[list(rows)] = False
-        return self.part(chosen)
-
-    def relative(self, path: str) -> str:
-        """Return `<class>/<file>` of one of the paths: equal for the same set in another place."""
-        return path[len(self.folder) :].lstrip("/")
-
-    @property
-    def cache_key(self) -> str:
-        """16 hex digits that name what is cached of these files; changed files have another key."""
-        # a part of a tree has the fingerprint of the whole tree: the paths tell parts apart
-        content = "\0".join([self.fingerprint, *self.paths]).encode("utf-8", "surrogateescape")
-        return hashlib.sha256(content).hexdigest()[:16]
-
-    def per_class(self) -> list[int]:
-        """Return the number of images of each class."""
-        labels = np.asarray(self.labels, dtype=np.int64)
-        # minlength: classes at the end may have no images
-        return np.bincount(labels, minlength=len(self.class_names)).tolist()
-
-    def note(self, kind: str, path: str) -> None:
-        """Count a file that is passed over; the first path by name is the example of its kind."""
-        name = self.relative(path)
-        count, example = self.passed_over.get(kind, (0, name))
-        # the first by name, not the first found: file systems list files in any order
-        self.passed_over[kind] = count + 1, min(example, name)
 
 
 def scan(folder: Path, skip: frozenset[str] = frozenset()) -> Listing:
@@ -101,19 +37,16 @@ def scan(folder: Path, skip: frozenset[str] = frozenset()) -> Listing:
         else:
             _note_loose(entry, listing)
     listing.class_names.sort()
-    digest = hashlib.sha256()
     for label, name in enumerate(listing.class_names):
         # sorted by path relative to the class folder, whatever order the file system has
         found = sorted(_images(f"{top}/{name}", listing), key=lambda entry: entry.path)
         for entry in found:
             status = _status(entry, listing.faults)
-            # names need not be valid Unicode: hash the file system's own bytes
-            text = f"{listing.relative(entry.path)}\0{status.st_size}\0{status.st_mtime_ns}\n"
-            digest.update(text.encode("utf-8", "surrogateescape"))
             listing.paths.append(entry.path)
             listing.labels.append(label)
             listing.sizes.append(status.st_size)
-    return replace(listing, fingerprint=digest.hexdigest())
+            listing.times.append(status.st_mtime_ns)
+    return replace(listing, fingerprint=fingerprint_of(listing))
 
 
 @cache
@@ -274,8 +207,3 @@ def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
 
 def _is_image(name: str) -> bool:
     return name.lower().endswith(endings())
-
-
-def some(names: list[str], most: int = 5) -> str:
-    """Format the first names of a list in one line."""
-    return ", ".join(shown(name) for name in names[:most]) + (", ..." if len(names) > most else "")

@@ -6,7 +6,7 @@ Archived runs are under `<out>/measured`, in the same layout as local ones, with
 import math
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ class Record:
     run: Run
     result: Result
     is_archived: bool
+    # `encoded` of the images, where another run of the same files has recorded it and this has not
+    encoded_elsewhere: str | None = None
 
     @cached_property
     def config(self) -> RunConfig:
@@ -100,7 +102,7 @@ def records(out: Path, *, archived: bool = True) -> list[Record]:
     A damaged result is left out, with a warning.
     """
     found = _records(out, False)
-    return found + (_records(out / ARCHIVE, True) if archived else [])
+    return _with_encoded(found + (_records(out / ARCHIVE, True) if archived else []))
 
 
 def chosen(found: Iterable[Record]) -> list[Record]:
@@ -147,6 +149,21 @@ def archive(record: Record, out: Path) -> Path:
 def _records(out: Path, is_archived: bool) -> list[Record]:
     runs = (Run(path.parent) for path in sorted(out.glob("*/*/*/result.json")))
     return [Record(run, result, is_archived) for run in runs if (result := run.read_result())]
+
+
+def _with_encoded(found: list[Record]) -> list[Record]:
+    """Give runs from before `encoded` was recorded that of a later run of the same files."""
+    # so that seeds trained before and after share a cell
+    all_images = [record.data for record in found]
+    known: dict[tuple[str | None, str | None], str] = {
+        (i.digest, i.content): i.encoded for i in all_images if i.encoded and i.content
+    }
+    return [
+        replace(record, encoded_elsewhere=known.get((images.digest, images.content)))
+        if known and not images.encoded
+        else record
+        for record, images in zip(found, all_images, strict=True)
+    ]
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:

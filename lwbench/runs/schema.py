@@ -147,7 +147,9 @@ class Images(_Lenient):
     """The images of a run.
 
     `digest`: of pixels and labels where they were held in memory, else of the files' names and
-    sizes; then `content` is one of the files' bytes. `fingerprint`: of names, sizes and times.
+    sizes; then `content` is one of the files' bytes. `encoded`: of class names, labels and the
+    encoded images in order, equal in every layout that keeps these; None where images were held in
+    memory, and in records from before it existed. `fingerprint`: of names, sizes and times.
     """
 
     digest: Text | None = None
@@ -158,6 +160,7 @@ class Images(_Lenient):
     class_names: tuple[Text, ...] = ()  # empty where they are not recorded
     fingerprint: Text | None = None
     content: Text | None = None
+    encoded: Text | None = None
     left_out: tuple[Text, ...] = ()  # unreadable files, each with the reason
 
 

@@ -187,6 +187,8 @@ def by_identity(records: Iterable[Record]) -> dict[str, list[Record]]:
 
 def images(record: Record) -> str:
     """A digest of the run's images, with their content; "" where it is not recorded."""
+    if encoded := record.data.encoded or record.encoded_elsewhere:
+        return encoded
     digest, content = record.data.digest or "", record.data.content
     return hashlib.sha256(f"{digest} {content}".encode()).hexdigest() if content else digest
 

@@ -16,7 +16,7 @@ import numpy as np
 from ...errors import UsageError, shown
 from ...paths import data_home
 from ...registry import DATASETS
-from ..layout import first_with, require_root
+from ..layouts.folders import first_with, require_root
 from ..splits import Splits, Tree
 from ..tree import scan
 from . import Dataset

@@ -1,4 +1,4 @@
-"""Data sets of image folders: a user's own, ImageNet and Caltech-256."""
+"""Images of the user's own, in whichever layout they have, and Caltech-256."""
 
 import os
 from functools import partial
@@ -8,12 +8,15 @@ from typing import Annotated
 from pydantic import Field
 
 from ...errors import UsageError, shown
-from ...paths import data_home
+from ...paths import data_home, set_name
 from ...registry import DATASETS
-from ..layout import LAYOUT, find_tree, first_with, require_root
+from ..layouts import ARRAYS, LAYOUTS, find
+from ..layouts.choice import TestSplit
+from ..layouts.folders import first_with, require_root
 from ..splits import Tree
 from ..tree import scan
-from . import ImageFiles, OnBadImage, Share
+from . import Dataset, ImageFiles, OnBadImage, Share
+from .arrays import ArrayFile
 from .download import download_once
 
 # a name is part of paths: no separators, no control characters, neither "." nor ".."
@@ -26,19 +29,24 @@ def folder(
     root: str | None = None,
     name: Name | None = None,
     cache: str | None = None,
+    test_split: TestSplit | None = None,
     split_seed: int = 0,
     crop: Share = 0.875,
     on_bad_image: OnBadImage = "raise",
-) -> ImageFiles:
-    """Any folder of images, streamed. `root`: see LAYOUT; `name`: in paths and tables, else root's.
+) -> Dataset:
+    """Any images of the user's, in any layout of LAYOUTS; arrays are resident, all others streamed.
 
-    Without a folder test, val, valid or validation, 1/8 of each class, drawn by `split_seed`, is
-    for validation. `cache`, `crop`, `on_bad_image`: see `ImageFiles`.
+    `root`: a folder, or the file of a list, arrays or a shard; `name`: in paths and tables, else
+    root's. Without test or validation images, 1/8 of each class, drawn by `split_seed`, is for
+    validation. `test_split`: the split to test on instead of the first with labels. `cache`,
+    `crop`, `on_bad_image`: see `ImageFiles`.
     """
+    name = name or set_name(root or ".")
+    if root is not None and root.lower().endswith(ARRAYS):
+        return ArrayFile(name, Path(os.path.expanduser(root)), test_split, split_seed)
     return ImageFiles(
-        # the real path, so that data.root=. has the name of the folder
-        name or os.path.basename(os.path.realpath(root or ".")),
-        partial(_folder_tree, root),
+        name,
+        partial(_tree, root, test_split),
         split_seed=split_seed,
         crop=crop,
         cache=cache,
@@ -46,54 +54,14 @@ def folder(
     )
 
 
-def _folder_tree(root: str | None) -> Tree:
+def _tree(root: str | None, test_split: TestSplit | None) -> Tree:
     if root is None:
-        raise UsageError(f"data=folder needs data.root=<folder>, laid out as {LAYOUT}")
-    place = require_root(root, "data=folder", LAYOUT, "give the folder of your images")
-    return find_tree(place)
-
-
-# --- ImageNet -----------------------------------------------------------------------------------
-
-IMAGENET = "{train,val}/<wnid>/*.JPEG (about 145 GB)"
-IMAGENET_HOW = (
-    "its licence forbids a download without an account: see https://image-net.org/download.php"
-)
-
-
-@DATASETS.register
-def imagenet(
-    *,
-    root: str | None = None,
-    cache: str | None = None,
-    crop: Share = 0.875,
-    on_bad_image: OnBadImage = "raise",
-) -> ImageFiles:
-    """ImageNet (ILSVRC 2012) or a sample of it, streamed.
-
-    1,281,167 training and 50,000 validation images in 1,000 classes (Russakovsky et al.: ImageNet
-    large scale visual recognition challenge, IJCV 2015, https://image-net.org). `root`: the folder
-    of train and val, or its parent; without one, `imagenet` in the user's data folder. `cache`,
-    `crop`, `on_bad_image`: see `ImageFiles`.
-    """
-    return ImageFiles(
-        "imagenet",
-        partial(_imagenet_tree, root),
-        crop=crop,
-        cache=cache,
-        on_bad_image=on_bad_image,
-    )
-
-
-def _imagenet_tree(root: str | None) -> Tree:
-    # an explicit folder and the default one are refused in the same words where nothing is there
-    default = str(data_home() / "imagenet")
-    place = require_root(root or default, "imagenet", IMAGENET, IMAGENET_HOW)
-    # ImageNet's test images have no public labels: its validation images are tested on
-    tree = first_with(place, [Path("."), Path("imagenet")], ("train", "val"))
-    if tree is None:
-        raise UsageError(f"{shown(place)}: no imagenet in it; expected {IMAGENET}\n{IMAGENET_HOW}")
-    return Tree(scan(tree / "train"), scan(tree / "val"))
+        raise UsageError(f"data=folder needs data.root=<folder or file>, laid out as {LAYOUTS}")
+    file = Path(os.path.expanduser(root))
+    if file.is_file():
+        return find(file, test_split)
+    place = require_root(root, "data=folder", LAYOUTS, "give the folder of your images")
+    return find(place, test_split)
 
 
 # --- Caltech-256 --------------------------------------------------------------------------------

@@ -3,9 +3,12 @@
 import os
 from pathlib import Path
 
-from ..errors import UsageError, shown
-from .splits import Tree
-from .tree import folders_in, holds_images, is_folder, scan, some
+from ...errors import UsageError, shown
+from ..listing import listed, some
+from ..splits import Tree
+from ..tree import folders_in, holds_images, is_folder, scan
+from .annotated import flat
+from .choice import SPLITS, TestSplit
 
 # the first of these that exists is tested on
 TEST_FOLDERS = ("test", "val", "valid", "validation")
@@ -15,8 +18,8 @@ SPLIT_NAMES = {*SPLIT_FOLDERS, "training", "testing", "tests", "trainset", "test
 LAYOUT = "{train,test}/<class>/<image>, {train,val}/<class>/<image> or <class>/<image>"
 
 
-def find_tree(root: Path) -> Tree:
-    """Find the images of a user's folder, see LAYOUT.
+def find_tree(root: Path, test_split: TestSplit | None = None) -> Tree:
+    """Find the images of a user's folder, see LAYOUT; `test_split`: the folder to test on.
 
     Without a folder to test on, all images are training images, to be split. A folder named like a
     split is a class where images lie directly in it and other class folders beside it. Raises
@@ -33,6 +36,8 @@ def find_tree(root: Path) -> Tree:
             f"{shown(root)}: images directly in {some(flat)}, without class folders; expected "
             f"{LAYOUT}"
         )
+    if test_split is not None:
+        return _with_test_split(root, names, test_split)
     tests = [name for name in TEST_FOLDERS if name in names and name not in flat]
     # images beside folders in train/: a class with subfolders, if other classes lie beside it; with
     # a folder to test on, rather a stray image
@@ -53,6 +58,19 @@ def find_tree(root: Path) -> Tree:
         )
     _check_classes(root, names)
     return Tree(scan(root), notes=_class_notes(root, names, flat))
+
+
+def _with_test_split(root: Path, names: list[str], test_split: TestSplit) -> Tree:
+    """Test on the folder that the user asks for, whose images need no labels."""
+    synonyms = [name for name in TEST_FOLDERS if SPLITS[name] == test_split and name in names]
+    if "train" not in names or not synonyms:
+        raise UsageError(
+            f"data.test_split={test_split}: {shown(root)} needs folders train and {test_split}"
+        )
+    folder = root / synonyms[0]
+    if holds_images(folder) or not any(holds_images(folder / n) for n in folders_in(folder)):
+        return Tree(scan(root / "train"), listed(folder, flat(folder)))
+    return Tree(scan(root / "train"), scan(folder))
 
 
 def first_with(root: Path, candidates: list[Path], folders: tuple[str, ...]) -> Path | None:
