@@ -15,7 +15,7 @@ from ..errors import shown
 from ..logs import CountProgress, console
 from ..registry import DATASETS, validated
 from ..runs.machine import usable_cores
-from .content import Hashed, Image, twins
+from .content import LISTED, Hashed, Image, twins
 from .decode import BadImage, decode, pixel_hash, short
 from .listing import Listing
 from .sets import Dataset
@@ -100,7 +100,9 @@ def _parts(config: dict[str, Any], workers: int) -> tuple[Part, Part, tuple[str,
         )
     source = dataset.load(config["recipe"]["image_size"])
     names = source.class_names
-    return _of_pixels("train", source.train, names), _of_pixels("test", source.test, names), ()
+    # equal images are found below, each of them
+    notes = tuple(note for note in source.notes if not note.endswith(LISTED))
+    return _of_pixels("train", source.train, names), _of_pixels("test", source.test, names), notes
 
 
 def _of_files(listing: Listing, workers: int) -> Part:
@@ -118,7 +120,7 @@ def _of_pixels(part: str, split: Split, class_names: list[str]) -> Part:
     names = [f"{part} image {row}" for row in range(len(images))]
     sizes = [image.nbytes for image in images]
     return Part(
-        Listing(part, class_names, names, split.labels.tolist(), sizes, ""),
+        Listing(part if names else "", class_names, names, split.labels.tolist(), sizes, ""),
         examine=lambda: ([pixel_hash(image)] for image in images),
         image=lambda row: images[row],
     )

@@ -26,6 +26,7 @@ log = logging.getLogger("lwbench")
 HASH_ALL_BYTES = 2 << 30  # of larger sets, `Content.sampled` is of evenly spaced files
 HASHED = 1024  # files of each split, there
 MOST_NAMED = 2  # pairs of equal images
+LISTED = "; lwbench check lists them"
 REPORT_S = 30.0  # seconds between two reports of hashing that takes long
 
 Image = tuple[int, int]  # 0 for training or 1 for test images, and the row
@@ -222,7 +223,7 @@ def twin_notes(hashed: tuple[Hashed, Hashed]) -> list[str]:
         (found.repeated, "{} equal to another one of the same class"),
     )
     return [
-        f"{text.format(_images(len(pairs)))} ({_named(pairs, hashed)}); lwbench check lists them"
+        f"{text.format(_images(len(pairs)))} ({_named(pairs, hashed)}){LISTED}"
         for pairs, text in kinds
         if pairs
     ]

@@ -213,10 +213,14 @@ def _kinds(listing: Listing) -> str:
     # by name where numbers are equal, since file systems list files in any order
     kinds = sorted(listing.passed_over.items(), key=lambda item: (-item[1][0], item[0]))
     texts = [
-        f"{count:,} {kind.replace('images', 'image') if count == 1 else kind} ({shown(example)})"
+        f"{count:,} {_singular(kind) if count == 1 else kind} ({shown(example)})"
         for kind, (count, example) in kinds[:5]
     ]
     return ", ".join(texts) + (", ..." if len(kinds) > 5 else "")
+
+
+def _singular(kind: str) -> str:
+    return kind.replace("images", "image").replace("lines", "line")
 
 
 def _classes(names: list[str]) -> str:

@@ -172,10 +172,10 @@ def _imagenet_train(root: Path, place: Path) -> Listing | None:
 
 def _imagenet_val(root: Path, place: Path) -> Listing | None:
     folder, archive = place / "val", root / VAL_ARCHIVE
-    if is_folder(folder) and not holds_images(folder) and folders_in(folder):
-        return scan(folder)
     if is_folder(folder) and holds_images(folder):
         return labelled(folder, flat(folder), _imagenet_labels(root, place))
+    if is_folder(folder) and (folders_in(folder) or not archive.is_file()):
+        return scan(folder)
     if not archive.is_file():
         return None
     (index,) = archives.indices([archive])

@@ -36,6 +36,8 @@ def listing(root: Path, files: list[Path]) -> Listing:
     for number, file in enumerate(files):
         found = _index(file)
         faults |= {f"{file}#{i}": text for i, text in enumerate(found["faults"])}
+        if not found["images"]:
+            continue  # damaged, or empty
         if first is not None and found["class_names"] != names:
             raise UsageError(f"{shown(first)} and {shown(file)} differ in their class names")
         names, first = found["class_names"], file
