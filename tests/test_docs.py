@@ -271,6 +271,8 @@ def test_sizes_of_the_data_sets():
         "`cifar10`, `cifar100`": PUBLISHED["cifar10"].images,
         "`caltech256`": PUBLISHED["caltech256"].images,
         "`imagenet`": PUBLISHED["imagenet"].images,
+        "`tiny_imagenet`": 200 * (500 + 50),
+        "`cifar10_1`, `cifar10_c`": 2000,
     }
     options = {path.stem for path in (ROOT / "conf" / "data").glob("*.yaml")}
     section = text("docs/guide.md").partition("## Data sets")[2].partition("\n## ")[0]
