@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, cast
 from .errors import UsageError, nearest
 from .paths import conf_files, conf_folder, config_dir, set_name
 from .registry import DATASETS, MODELS, OPTIMIZERS, SCHEDULERS, Spec
+from .runs import network_file
 from .runs.cache import cached, digest
 from .runs.runconfig import Overrides, RunConfig, override_key
 from .runs.teacher import with_teacher
@@ -25,7 +26,9 @@ from .runs.teacher import with_teacher
 GROUPS = ("model", "data", "optimizer", "scheduler", "experiment")
 # Keys that hold paths and names: their values are text as typed, whatever characters are in it.
 # One enclosing pair of quotes is removed, `null` is no value, and a leading `~` is expanded.
-TEXT_KEYS = ("data.root", "data.cache", "data.name", "out", "run", "checkpoint", "teacher")
+TEXT_KEYS = (
+    "data.root", "data.cache", "data.name", "model.path", "out", "run", "checkpoint", "teacher",
+)  # fmt: skip
 MAX_RUNS = 10_000  # of one sweep; range(1e9) is a slip
 Plain = dict[str, Any]
 
@@ -67,7 +70,7 @@ def train_configs(requests: Iterable[Overrides]) -> dict[Overrides, RunConfig]:
         files += sorted(path for group in GROUPS for path in (folder / group).rglob("*.yaml"))
     version = digest(files, ("hydra-core", "omegaconf", "lwbench"))
     found = cached("runs", version, by_key, make)
-    # which network a teacher is may change while files of configuration stay as they are
+    # a network's file, or a teacher, may change while the files of configuration stay the same
     return {request: _run_config(request, *found[key]) for key, request in by_key.items()}
 
 
@@ -79,7 +82,8 @@ def command_values(
     Raises UsageError as `train_config` does.
     """
     with _hydra():
-        return [_composed(verb, job) for job in jobs]
+        composed = (_composed(verb, job) for job in jobs)
+        return [(_completed(values), choices) for values, choices in composed]
 
 
 def specs(config: RunConfig) -> Specs:
@@ -115,6 +119,8 @@ def expanded(overrides: Sequence[str], verb: str = "train") -> list[Overrides]:
                     continue
                 key = parsed.get_key_element()
                 values = itertools.islice(parsed.sweep_string_iterator(), MAX_RUNS + 1)
+                if key == "model" and "glob(" in override:
+                    values = [value for value in values if value != "file"]  # needs a path
             axes.append([f"{key}={value}" for value in values])
     if math.prod(map(len, axes)) > MAX_RUNS:
         raise UsageError(f"more than {MAX_RUNS:,} runs; -m takes every combination of the values")
@@ -194,13 +200,12 @@ def _hydra() -> Iterator[None]:
 
 def _composed(verb: str, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
     """The resolved configuration, and the option chosen in each group. Needs `_hydra`."""
-    from hydra import compose
     from omegaconf import OmegaConf, open_dict
 
     _refuse_hydra_keys(overrides)
     texts, others = _text_values(overrides)
     try:
-        config = compose(verb, others, return_hydra_config=True)
+        config = _composed_by_hydra(verb, others)
         choices = {str(k): v for k, v in config.hydra.runtime.choices.items()}
         with open_dict(config):
             del config["hydra"]
@@ -220,9 +225,34 @@ def _composed(verb: str, overrides: Sequence[str]) -> tuple[dict[str, Any], dict
 def _run_config(
     overrides: Sequence[str], values: Mapping[str, Any], choices: Mapping[str, str]
 ) -> RunConfig:
-    config = RunConfig.of(with_teacher(values), choices)
+    config = RunConfig.of(with_teacher(_completed(values)), choices)
     config.check_effect(overrides)
     return config
+
+
+def _composed_by_hydra(verb: str, overrides: Sequence[str]) -> Any:
+    """Hydra's configuration; a network in a file of the user's takes keys that no YAML file has."""
+    from hydra import compose
+
+    try:
+        return compose(verb, list(overrides), return_hydra_config=True)
+    except Exception:
+        others = [o for o in overrides if not o.startswith("model.")]
+        if len(others) == len(overrides):
+            raise
+        config = compose(verb, others)
+        if "model" not in config or config.model.get("builder") != "file":
+            raise
+    added = [f"++{o}" if o.startswith("model.") else o for o in overrides]
+    return compose(verb, added, return_hydra_config=True)
+
+
+def _completed(values: Mapping[str, Any]) -> Plain:
+    """With what the source of a network in a file of the user's says of its arguments."""
+    model = values.get("model")
+    if isinstance(model, dict) and model.get("builder") == "file":
+        return {**values, "model": network_file.completed(model)}
+    return dict(values)
 
 
 def _set(config: dict[str, Any], key: str, value: str | None) -> None:

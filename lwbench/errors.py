@@ -21,8 +21,23 @@ class DamagedError(UsageError):
     """A file is not what was once written (exit code 2)."""
 
 
+class CodeError(UsageError):
+    """The code of a user's network failed (exit code 2); the message has its file and line."""
+
+
 class NonFiniteError(LwbenchError):
     """The training loss became NaN or infinite (exit code 1)."""
+
+
+def user_place(error: BaseException) -> str:
+    """`my_net.py:12`, the innermost line of a network's file that an exception passed, or ""."""
+    place = ""
+    step = error.__traceback__
+    while step is not None:
+        if "__network_file__" in step.tb_frame.f_globals:
+            place = f"{step.tb_frame.f_code.co_filename}:{step.tb_lineno}"
+        step = step.tb_next
+    return place
 
 
 def shown(name: object) -> str:

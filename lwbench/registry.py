@@ -11,7 +11,7 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
@@ -111,14 +111,17 @@ def schema(builder: Builder) -> type[BaseModel]:
     """Return a pydantic model of the builder's keyword-only arguments."""
     function = builder.__init__ if inspect.isclass(builder) else builder
     hints = get_type_hints(function, include_extras=True)
-    parameters = inspect.signature(builder).parameters.values()
+    parameters = list(inspect.signature(builder).parameters.values())
     fields: dict[str, Any] = {
         p.name: (hints.get(p.name, Any), ... if p.default is p.empty else p.default)
         for p in parameters
         if p.kind is p.KEYWORD_ONLY
     }
     # strict, so that `epochs=5.0` or `dropout=true` is reported rather than converted
-    settings = ConfigDict(extra="forbid", strict=True, protected_namespaces=(), allow_inf_nan=False)
+    # `**arguments` of a network in a user's file, which checks them itself
+    is_open = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    extra: Literal["allow", "forbid"] = "allow" if is_open else "forbid"
+    settings = ConfigDict(extra=extra, strict=True, protected_namespaces=(), allow_inf_nan=False)
     return create_model(builder.__name__, __config__=settings, **fields)
 
 
@@ -132,4 +135,5 @@ def validated(builder: Builder, arguments: dict[str, Any], where: str) -> dict[s
         checked = model.model_validate(arguments)
     except ValidationError as error:
         raise explained(error.errors(), model.model_fields, where) from None
-    return {name: getattr(checked, name) for name in model.model_fields}
+    arguments = {name: getattr(checked, name) for name in model.model_fields}
+    return arguments | (checked.model_extra or {})

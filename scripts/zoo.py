@@ -36,7 +36,8 @@ This page is written by `scripts/zoo.py`.
 def page() -> str:
     """Return the whole page as text."""
     conf = ROOT / "conf"
-    paths = sorted((conf / "model").glob("*.yaml"))
+    # a network in a file of the user's has no cost of its own
+    paths = sorted(p for p in (conf / "model").glob("*.yaml") if p.stem != "file")
     requests = {path.stem: CountRequest((f"model={path.stem}",), 1000, 224) for path in paths}
     counts = cached_counts(requests.values(), counted)
     rows = []

@@ -27,7 +27,7 @@ MAY = {
     "layers": set(),
     "logs": set(),
     "measure": {"layers", "logs"},
-    "models": {"layers"},
+    "models": {"layers", "runs"},
     "paths": set(),
     "registry": set(),
     "report": {"runs", "tables"},

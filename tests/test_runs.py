@@ -229,6 +229,7 @@ def test_every_shipped_configuration_and_table_row_has_a_held_identity():
     options = {word for line in golden for word in line.split(" ")}
     for group in GROUPS:
         for path in (conf_folder() / group).glob("*.yaml"):
-            assert f"{group}={path.stem}" in options
+            if path.stem != "file":  # a network of the user's
+                assert f"{group}={path.stem}" in options
     rows = (f.train for table in published.load("all") for f in table.figures if f.train)
     assert {" ".join(train) for train in rows} <= golden.keys()

@@ -112,7 +112,7 @@ def _counted(model: "nn.Module", image_size: int, name: str) -> "Complexity":
     try:
         return count(model, image_size=image_size)
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0][:150]
+        reason = (str(error).splitlines() or [""])[0][:400]
         raise UsageError(
             f"{name} cannot take images of image_size={image_size}: {reason}"
         ) from None

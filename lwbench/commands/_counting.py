@@ -1,7 +1,8 @@
 """Counts of networks, cached by content; torch is loaded for those that are in no cache."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from ..errors import UsageError
 from ..logs import log
 from ..paths import conf_files, conf_folder
 from ..runs.cache import cached, digest
+from ..runs.network_file import digests
+from ..runs.sources import allow, check_allowed, read_sources
 from ..tables.cells import CountRequest, Counts
 
 Counter = Callable[[list[CountRequest]], dict[CountRequest, Counts]]
@@ -40,13 +43,17 @@ def content_digest() -> str:
 
 
 def _key(request: CountRequest) -> str:
-    return json.dumps([*request.model, request.num_classes, request.image_size])
+    key = [*request.model, request.num_classes, request.image_size]
+    return json.dumps([*key, *digests(request.model)])
 
 
-def counted(requests: Sequence[CountRequest]) -> dict[CountRequest, Counts]:
+def counted(
+    requests: Sequence[CountRequest], *, trust_code: bool = False
+) -> dict[CountRequest, Counts]:
     """Parameters, and MACs under each rule, of the requested networks.
 
     A network that cannot be counted is left out with a warning, so that it costs a table one cell.
+    `trust_code`: whether code of networks in files of the user's, which a table names, may run.
     """
     jobs = [
         [*r.model, f"num_classes={r.num_classes}", f"image_size={r.image_size}"] for r in requests
@@ -55,10 +62,25 @@ def counted(requests: Sequence[CountRequest]) -> dict[CountRequest, Counts]:
     counts = {}
     for request, (values, _) in zip(requests, found, strict=True):
         try:
+            if trust_code:
+                allow(values["model"])
             counts[request] = _counts(values)
         except UsageError as error:
             log.warning("no count of %s: %s", " ".join(request.model), error)
     return counts
+
+
+def counter(keys: Mapping[str, str]) -> Counter:
+    """`counted` for a command with the key `trust_code`."""
+    return partial(counted, trust_code=keys.get("trust_code") == "true")
+
+
+def check_trusted(group: Mapping[str, Any], keys: Mapping[str, str]) -> None:
+    """Raise UsageError where a run would need the code of a file that the command does not name."""
+    if keys.get("trust_code") == "true":
+        allow(group)
+    if group.get("builder") == "file":
+        check_allowed(read_sources(Path(group["path"])))
 
 
 def _counts(values: dict[str, Any]) -> Counts:

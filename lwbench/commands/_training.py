@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import Specs, specs
 from ..engine import threads
 from ..engine.signals import Interrupted
-from ..errors import LwbenchError, UsageError, plural
+from ..errors import LwbenchError, UsageError, plural, user_place
 from ..logs import EpochProgress, RunLog, console, gibibytes, log, metric, result_table
 from ..runs.directory import Run
 from ..runs.files import explained_writes
@@ -17,6 +17,7 @@ from ..runs.images import is_same
 from ..runs.resume import check_same_images, check_unedited, extended
 from ..runs.runconfig import RunConfig
 from ..runs.schema import Images, Result
+from ..runs.sources import allow, described_code, store_code
 from ._building import (
     built_data,
     check_batch_of_one,
@@ -93,6 +94,7 @@ def _prepared(config: RunConfig) -> Prepared:
 
     device = resolved_device(config.device)
     precision = resolved_precision(config.precision, device)
+    allow(config.model.spec)  # a network in a file that this command names
     groups = specs(config)
     data = built_data(
         groups.data,
@@ -137,6 +139,7 @@ def _recorded(run: Run, ready: Prepared) -> Result:
     config = ready.config
     with explained_writes(run.path):
         run.write_config(config)
+        store_code(config.model.spec, run.path)
         num_classes = ready.data.num_classes
         how_many = threads.choose(run, config, ready.model, num_classes, ready.device)
         run.record_start(
@@ -209,6 +212,8 @@ def _logged(
     except Exception as error:
         log.error("failed", exc_info=True, extra={"on_screen": False})
         reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        if place := user_place(error):
+            reason = f"{place}: {reason}"
         if _is_out_of_memory(error):
             reason = _out_of_memory(config, num_classes)
         raise LwbenchError(f"{reason}\ntraceback: {run.path / 'train.log'}") from None
@@ -264,6 +269,7 @@ def _announce(run: Run, ready: Prepared, how_many: str) -> None:
         f"{data.test_size:,} to test on, {size} px, batch {config.batch_size}",
         *(f"          {note}" for note in data.source.notes),
         *more,
+        *([f"code      {code}"] if (code := described_code(config.model.spec)) else []),
         f"training  {plural(config.epochs, 'epoch')}, seed {config.seed}, {how}; about "
         f"{gibibytes(expected)} of memory besides the libraries (an estimate){share}",
         f"run       {run.path}",

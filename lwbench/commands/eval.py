@@ -15,6 +15,7 @@ from ..runs.directory import Run
 from ..runs.images import differences, is_same, require_same_classes
 from ..runs.runconfig import Group, ImageSize, Precision, RunConfig
 from ..runs.schema import Figures, Result
+from ..runs.sources import allow, stored_code
 from ._building import built_data, resolved_device
 from ._keys import Key, help_of_groups
 
@@ -44,7 +45,8 @@ def run(arguments: list[str], flags: set[str]) -> int:
     )
     if changes.get("run") is not None:
         directory = Path(str(changes.pop("run")))
-        return evaluate_run(Run(directory), changes | _other_data(arguments, changes))
+        trust_code = changes.pop("trust_code", False) is True
+        return evaluate_run(Run(directory), changes | _other_data(arguments, changes), trust_code)
     ((values, _),) = command_values("eval", [arguments])
     if values["checkpoint"] is None:
         raise UsageError("eval needs run=<run directory>, or checkpoint=<file> with model and data")
@@ -64,15 +66,17 @@ class Options:
         device: str = "auto",
         precision: Precision = "auto",
         workers: NonNegativeInt | None = None,
+        trust_code: bool = False,
     ) -> None:
         self.path = Path(checkpoint)
         self.batch_size, self.image_size = batch_size, image_size
         self.device, self.precision, self.workers = device, precision, workers or 0
 
 
-def evaluate_run(run: Run, changes: dict[str, Any]) -> int:
+def evaluate_run(run: Run, changes: dict[str, Any], trust_code: bool = False) -> int:
     """Evaluate a run's final and best weights, and compare the figures with the recorded ones.
 
+    `trust_code`: whether the code of a network's file, which the run directory keeps, may run.
     Raises LwbenchError where they differ by more than rounding does.
     """
     for key in changes:
@@ -83,7 +87,11 @@ def evaluate_run(run: Run, changes: dict[str, Any]) -> int:
     environment = run.environment()
     # "auto" means what it meant in training, not what it would mean on this device
     precision = {"precision": recorded.precision} if recorded else {}
-    config = stored.changed(_recorded_root(run, stored) | precision | changes)
+    config = stored.changed(
+        _recorded_root(run, stored) | stored_code(stored.model.spec, run.path) | precision | changes
+    )
+    if trust_code:
+        allow(config.model.spec)
     groups = specs(config)
     device = _prepare(config.device)
     data = built_data(
@@ -182,6 +190,7 @@ def evaluate_checkpoint(values: dict[str, Any]) -> int:
     own = {key: value for key, value in values.items() if key not in ("model", "data")}
     options = Options(**validated(Options, own, ""))
     model, data_group = (Group.model_validate(values[kind]) for kind in ("model", "data"))
+    allow(values["model"])  # a network in a file that this command names
     device = _prepare(options.device)
     data = built_data(
         DATASETS.spec(data_group.spec),

@@ -39,7 +39,11 @@ def _figures(models: list[str]) -> dict[str, str]:
     from ..tables.cells import CountRequest
     from ._counting import cached_counts, counted
 
-    requests = {name: CountRequest((f"model={name}",), 1000, 224) for name in models}
+    requests = {
+        name: CountRequest((f"model={name}",), 1000, 224)
+        for name in models
+        if name != "file"  # a file of the user's
+    }
     counts = cached_counts(requests.values(), counted)
     return {
         name: f"{metric(c['params']):>9} params  {metric(c['macs']['plain']):>9} MACs  "

@@ -9,6 +9,7 @@ from ..config import command_values, expanded
 from ..errors import UsageError
 from ..registry import MODELS, Spec, validated
 from ..runs.runconfig import Group, ImageSize
+from ..runs.sources import allow
 from ._keys import Key, help_of_groups
 
 FLAGS = ("-m",)
@@ -43,14 +44,17 @@ def run(arguments: list[str], flags: set[str]) -> int:
     """
     jobs = expanded(arguments, "profile") if "-m" in flags else [tuple(arguments)]
     # all are validated before the first network is built
+    composed = command_values("profile", jobs)
     requests = [
         (
             choices["model"],
             MODELS.spec(Group.model_validate(values["model"]).spec),
             _options(values),
         )
-        for values, choices in command_values("profile", jobs)
+        for values, choices in composed
     ]
+    for values, _ in composed:
+        allow(values["model"])  # a network in a file that this command names
     from ..measure.profile import profile, show
 
     profiles, failures = [], []
@@ -75,7 +79,9 @@ def run(arguments: list[str], flags: set[str]) -> int:
 
 
 def _name(choice: str, spec: Spec) -> str:
-    """The network's name; model=torchvision and model=timm stand for many networks."""
+    """The network's name; model=torchvision, model=timm and model=file stand for many networks."""
+    if choice == "file":
+        return str(spec.arguments["function"])
     is_library = choice == spec.builder.__name__ and "arch" in spec.arguments
     return f"{choice} {spec.arguments['arch']}" if is_library else choice
 

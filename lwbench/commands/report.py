@@ -3,14 +3,15 @@
 from pathlib import Path
 
 from ..config import train_configs
-from ._counting import cached_counts, counted
-from ._keys import YES_NO, Key, help_of_keys, parsed
+from ._counting import cached_counts, counter
+from ._keys import NO_YES, YES_NO, Key, help_of_keys, parsed
 
 FLAGS: tuple[str, ...] = ()
 KEYS = {
     "out": Key("the folder of runs (outputs)"),
     "out_dir": Key("where index.html is written (<out>/report)"),
     "archived": Key("whether archived runs under <out>/measured are shown", YES_NO),
+    "trust_code": Key("run the code of network files that the tables name", NO_YES),
     "select": Key(
         "the epoch of accuracies; best on the test images is optimistic", ("final", "best")
     ),
@@ -47,10 +48,12 @@ def write_report(values: dict[str, str]) -> Path:
     trains = {f.train: None for table in loaded for f in table.figures if f.train is not None}
     sources = build.Sources(
         tables=loaded,
-        counts=cached_counts(wanted, counted),
+        counts=cached_counts(wanted, counter(values)),
         configs=train_configs(trains),
         records=newest,
         select=values["select"],
-        claims=judge(claim.load("all"), newest, train_configs, counted, select=values["select"]),
+        claims=judge(
+            claim.load("all"), newest, train_configs, counter(values), select=values["select"]
+        ),
     )
     return build.write(sources, Path(values.get("out_dir", out / "report")))

@@ -11,7 +11,7 @@ from ..sweeps.local import number_of_jobs, run_all, show_failures
 from ..tables import published
 from ..tables.selection import selected
 from ..tables.studies import asked, requests
-from ._counting import counted
+from ._counting import check_trusted, counter
 from ._images import check_finished
 from ._keys import NO_YES, YES_NO, Key, help_of_keys, own_and_training
 from ._tables import tabulate
@@ -27,6 +27,7 @@ KEYS = {
     "jobs": Key("runs at once; they share cores and GPUs"),
     "dry_run": Key("print the plan, and a line per run for a shell", NO_YES),
     "archived": Key("whether archived runs under <out>/measured count as finished", YES_NO),
+    "trust_code": Key("run the code of network files that the tables name", NO_YES),
 }
 
 
@@ -73,8 +74,11 @@ def run(arguments: list[str], flags: set[str]) -> int:
     if keys["dry_run"] == "true":
         print("\n".join(one.line for one in planned))
         return 0
-    failures = run_all([one for one in planned if not one.is_finished], at_once)
+    missing = [one for one in planned if not one.is_finished]
+    for job in missing:
+        check_trusted(job.config.model.spec, keys)
+    failures = run_all(missing, at_once)
     shown = {name: key.words[0] for name, key in TABLE_KEYS.items() if key.words}
     shown |= {key: keys[key] for key in keys.keys() & set(TABLE_KEYS)} | {"out": out}
-    print(tabulate(shown, overrides, train_configs, counted, terminal_width()))
+    print(tabulate(shown, overrides, train_configs, counter(keys), terminal_width()))
     return show_failures(failures)

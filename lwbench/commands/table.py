@@ -19,6 +19,7 @@ KEYS = {
     "format": Key("output format", ("terminal", "markdown", "latex", "html", "csv", "json")),
     "out": Key("the folder of runs (outputs)"),
     "archived": Key("whether archived runs under <out>/measured count", YES_NO),
+    "trust_code": Key("run the code of network files that the tables name", NO_YES),
 }
 
 
@@ -39,11 +40,11 @@ def help() -> str:
 def run(arguments: list[str], flags: set[str]) -> int:
     """Print the tables."""
     from ..config import train_configs
-    from ._counting import counted
+    from ._counting import counter
     from ._tables import tabulate
 
     values, overrides = own_and_training(arguments, KEYS)
-    print(tabulate(values, overrides, train_configs, counted, terminal_width()))
+    print(tabulate(values, overrides, train_configs, counter(values), terminal_width()))
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from ..errors import UsageError
+from ..errors import CodeError, UsageError, user_place
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -30,9 +30,10 @@ def outline(build: Callable[[], nn.Module]) -> nn.Module:
     try:
         with torch.device("meta"):
             return build()
-    except UsageError:
-        raise
     except Exception as error:
+        # code of the user's that fails may only miss data
+        if isinstance(error, UsageError) and not isinstance(error, CodeError):
+            raise
         log.debug("not built without data: %s", error)
         return built(build)
 
@@ -104,5 +105,10 @@ def _refusal(image: tuple[int, int, int], error: Exception) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Return the first line of an error's message, or its type if it has none."""
-    return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+    """Return the first line of an error's message, or its type if it has none.
+
+    An error in a network's file of the user's comes with its type, file and line.
+    """
+    reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+    place = user_place(error)
+    return f"{place}: {type(error).__name__}: {reason}" if place else reason

@@ -8,7 +8,7 @@ from typing import Any
 # is, wherever it lies, is in `distillation.network`.
 NOT_IDENTIFYING = {
     "seed", "device", "workers", "threads", "jobs", "out", "force", "extend", "checkpoint",
-    "evaluate_train", "data.root", "data.cache", "data.recipe", "teacher",
+    "evaluate_train", "data.root", "data.cache", "data.recipe", "model.path", "teacher",
 }  # fmt: skip
 # Keys that always enter the identity. Every other key is left out while it has a value that means
 # "switched off", so that a key added by a later version leaves existing runs valid.

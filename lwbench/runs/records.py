@@ -16,6 +16,7 @@ from .directory import Run
 from .provenance import revision_text
 from .runconfig import RunConfig
 from .schema import Environment, Figures, Images, Result, Start
+from .sources import FOLDER
 
 ARCHIVE = "measured"  # the folder of archived runs, inside the one of local runs
 ARCHIVED_FILES = (
@@ -143,6 +144,8 @@ def archive(record: Record, out: Path) -> Path:
     for name in ARCHIVED_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
+    if (code := source / FOLDER).is_dir():
+        shutil.copytree(code, target / FOLDER, symlinks=True, dirs_exist_ok=True)
     return target
 
 

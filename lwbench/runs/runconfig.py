@@ -188,8 +188,9 @@ class RunConfig(_Keys):
 
     @property
     def model_name(self) -> str:
-        """The name of the network's configuration file: `ldc3`."""
-        return self._choices["model"]
+        """The name of the network's configuration file, or of the function in a user's file."""
+        name = self._choices["model"]
+        return str(self.model.spec["function"]) if name == "file" else name
 
     @property
     def data_name(self) -> str:
