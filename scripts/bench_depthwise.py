@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from interleaved import clocked, compare
 from torch import Tensor, nn
 
-from lwbench.layers.depthwise import accelerate, path
+from lwbench.layers.accelerated import accelerate, path
 from lwbench.registry import MODELS
 
 # channels in, channels out, map, kernel, stride, batch; of MobileNetV3, mb0 and MobileNetV1

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
-from lwbench.layers import depthwise, depthwise_cpu
+from lwbench.layers import depthwise, depthwise_cpu, native
+from lwbench.layers.accelerated import accelerate, path
 from lwbench.measure.complexity import count
 from lwbench.measure.counters import thop_macs
 
@@ -47,7 +48,7 @@ def results(model: nn.Module, x: Tensor) -> list[Tensor]:
 
 
 def both(model: nn.Module, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    with depthwise.library_only():
+    with native.library_only():
         theirs = results(model, x)
     return results(model, x), theirs
 
@@ -179,7 +180,7 @@ def test_second_derivatives_equal_those_of_the_library():
         (first,) = torch.autograd.grad((conv(x) ** 2).sum(), x, create_graph=True)
         return list(torch.autograd.grad(first.square().sum(), (x, conv.weight)))
 
-    with depthwise.library_only():
+    with native.library_only():
         theirs = second()
     for ours, expected in zip(second(), theirs, strict=True):
         torch.testing.assert_close(ours, expected)
@@ -238,7 +239,7 @@ def test_threads_change_the_last_digits_only(large, threads, count):
 def test_parts_are_the_same_bits_with_and_without_openmp(large, threads, monkeypatch):
     threads(3)
     with_openmp = results(*large)[1]
-    monkeypatch.setattr(depthwise_cpu, "_openmp", lambda: None)
+    monkeypatch.setattr(native, "runtime", lambda: None)
     assert torch.equal(results(*large)[1], with_openmp)
 
 
@@ -368,7 +369,7 @@ def test_invalid_inputs_give_the_librarys_error(wrong):
     x = channels_last(2, 4, 9, 9) if wrong == "channels" else channels_last(2, 6, 3, 3)
     with pytest.raises(RuntimeError) as ours:
         conv(x.requires_grad_())
-    with depthwise.library_only(), pytest.raises(RuntimeError) as theirs:
+    with native.library_only(), pytest.raises(RuntimeError) as theirs:
         conv(x)
     assert str(ours.value) == str(theirs.value)
 
@@ -380,7 +381,7 @@ def test_invalid_inputs_give_the_librarys_error(wrong):
 def test_a_copy_is_accelerated_and_independent_of_the_original(copied, kernel_calls):
     model = depthwise.accelerate(small_network())
     twin = copied(model)
-    assert depthwise.path(twin) == depthwise.path(model) != "library"
+    assert path(twin) == path(model) != "library"
     twin[0].dilation, twin[0].padding = (2, 2), (4, 4)
     x = channels_last(2, 8, 9, 9, dtype=torch.float32).requires_grad_()
     assert_same(twin, x, tolerance=1e-5)
@@ -411,7 +412,7 @@ def test_a_subclass_that_convolves_in_its_own_way_is_left_alone():
             return super().forward(F.pad(x, (0, 1, 0, 1)))
 
     conv = Padded(4, 4, 5, groups=4)
-    assert depthwise.path(depthwise.accelerate(conv)) == "library"
+    assert path(depthwise.accelerate(conv)) == "library"
 
 
 def test_operators_are_counted_as_without():
@@ -465,7 +466,7 @@ def test_fifty_steps_of_training_equal_those_of_the_library(name, kernel_calls, 
     """Double precision: in single precision rounding alone takes two trainings apart."""
     torch.manual_seed(0)
     start = build(name).double().to(memory_format=torch.channels_last)
-    depthwise.accelerate(start)
+    accelerate(start)
     images, labels = channels_last(6, 3, 32, 32), torch.arange(6)
     losses = []
     for forced in (False, True):
@@ -475,7 +476,7 @@ def test_fifty_steps_of_training_equal_those_of_the_library(name, kernel_calls, 
         for _ in range(50):
             optimizer.zero_grad()
             if forced:
-                with depthwise.library_only():
+                with native.library_only():
                     loss = F.cross_entropy(model(images), labels)
             else:
                 loss = F.cross_entropy(model(images), labels)
@@ -491,8 +492,8 @@ def test_fifty_steps_of_training_equal_those_of_the_library(name, kernel_calls, 
 
 
 def test_without_the_compiler_the_library_is_used(monkeypatch):
-    monkeypatch.setattr(depthwise_cpu, "available", lambda: False)
-    assert depthwise.path(depthwise.accelerate(small_network())) == "library"
+    monkeypatch.setattr(native, "available", lambda: False)
+    assert path(depthwise.accelerate(small_network())) == "library"
 
 
 def test_a_compiler_that_fails_gives_a_warning_and_the_library(monkeypatch, caplog):
@@ -503,7 +504,7 @@ def test_a_compiler_that_fails_gives_a_warning_and_the_library(monkeypatch, capl
     depthwise_cpu.compiled.cache_clear()
     try:
         model = depthwise.accelerate(small_network())
-        assert depthwise.path(model) == "library"
+        assert path(model) == "library"
         assert "no target for this processor" in caplog.text
     finally:
         depthwise_cpu.compiled.cache_clear()

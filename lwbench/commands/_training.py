@@ -88,8 +88,9 @@ def _prepared(config: RunConfig) -> Prepared:
     threads.configure()  # before torch is imported, which starts its threads
     import torch
 
+    from ..engine.allocator import keep_freed_memory
     from ..engine.precision import resolved_precision
-    from ..layers import depthwise
+    from ..layers.accelerated import accelerate
     from ..measure.data_free import built
 
     device = resolved_device(config.device)
@@ -115,7 +116,8 @@ def _prepared(config: RunConfig) -> Prepared:
     if config.batch_size == 1:
         check_batch_of_one(model, config.image_size)
     if device.type == "cpu":  # after counting, before steps are timed to choose the threads
-        depthwise.accelerate(model)
+        accelerate(model)
+        keep_freed_memory()
     return Prepared(
         config,
         device,
@@ -134,7 +136,7 @@ def _recorded(run: Run, ready: Prepared) -> Result:
     """Train in the locked directory `run`, and write its records from start to result."""
     import torch
 
-    from ..layers import depthwise
+    from ..layers.accelerated import path
 
     config = ready.config
     with explained_writes(run.path):
@@ -145,7 +147,7 @@ def _recorded(run: Run, ready: Prepared) -> Result:
         run.record_start(
             device=device_name(ready.device),
             threads=torch.get_num_threads(),
-            convolutions=depthwise.path(ready.model),
+            convolutions=path(ready.model),
             data=ready.images.model_dump(),
         )
     with RunLog(run.path / "train.log"):

@@ -15,18 +15,15 @@ Everything else is PyTorch's: other devices, half precision, autocast, layouts o
 channels_last, compilers, exporters, function transforms and tools that count operators.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
 from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
-from . import depthwise_cpu
+from . import depthwise_cpu, native
 from .depthwise_cpu import Pair
+from .native import is_channels_last, may_replace
 
 # Pixels of the input up to which the gradients of a 3 x 3 convolution are faster here.
 SMALL_MAP = 4
@@ -38,9 +35,9 @@ def accelerate(model: nn.Module) -> nn.Module:
     """Replace the computation of the network's convolutions; returns the model.
 
     Does nothing where the compiler (llvmlite) is missing or fails. Results differ from PyTorch's in
-    the last digits: see `path`.
+    the last digits: see `accelerated.path`.
     """
-    if not depthwise_cpu.available():
+    if not native.available():
         return model
     convolutions = [module for module in model.modules() if _is_plain(module)]
     # compiled now, so that a failure is known before the first step; 3 x 3 ones may not be needed
@@ -56,27 +53,9 @@ def accelerate(model: nn.Module) -> nn.Module:
     return model
 
 
-def path(model: nn.Module) -> str:
-    """How the network's convolutions are computed: "library", or the compiler and its version.
-
-    Digits of two paths differ, so a resumed run should have the path that it was started with.
-    """
-    found = any(isinstance(vars(m).get("_conv_forward"), Replacement) for m in model.modules())
-    return f"llvmlite {version('llvmlite')}" if found else "library"
-
-
-@contextmanager
-def library_only() -> Iterator[None]:
-    """Inside the `with` block, accelerated networks compute as PyTorch does."""
-    global _library_only
-    before, _library_only = _library_only, True
-    try:
-        yield
-    finally:
-        _library_only = before
-
-
-_library_only = False
+def is_accelerated(module: nn.Module) -> bool:
+    """Whether `accelerate` has replaced the module's computation."""
+    return isinstance(vars(module).get("_conv_forward"), Replacement)
 
 
 def _is_plain(module: nn.Module) -> TypeGuard[nn.Conv2d]:
@@ -91,38 +70,6 @@ def _is_plain(module: nn.Module) -> TypeGuard[nn.Conv2d]:
 
 def _is_depthwise(conv: nn.Conv2d) -> bool:
     return conv.groups == conv.in_channels == conv.out_channels > 1 and conv.kernel_size != (1, 1)
-
-
-def _is_supported(x: Tensor, weight: Tensor) -> bool:
-    """Whether ordinary float tensors on the CPU are convolved, with no tool watching."""
-    return not (
-        _library_only
-        or torch.compiler.is_compiling()
-        or _is_watched()
-        or type(x) is not Tensor  # subclasses, such as the fake tensors of exporters
-        or type(weight) not in (Tensor, nn.Parameter)
-        or x.device.type != "cpu"
-        or weight.device.type != "cpu"
-        or x.dtype not in (torch.float32, torch.float64)
-        or weight.dtype != x.dtype
-        or x.ndim != 4
-        or x.numel() == 0
-        or torch.is_autocast_enabled("cpu")
-    )
-
-
-def _is_watched() -> bool:
-    """Whether a tool follows the operators, which must then be those that it knows."""
-    return (
-        torch._C._len_torch_dispatch_stack() > 0  # counters, fake tensors
-        or torch._C._are_functorch_transforms_active()  # torch.func: grad, vmap, jvp
-        or forward_ad._current_level >= 0
-        or torch.jit.is_tracing()
-    )
-
-
-def _is_channels_last(x: Tensor) -> bool:
-    return x.is_contiguous(memory_format=torch.channels_last)
 
 
 def _padding(conv: nn.Conv2d) -> Pair | None:
@@ -146,7 +93,7 @@ class Replacement:
         self.conv = conv  # read at each call, since the geometry may be changed later
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        out = self.compute(x, weight, bias) if _is_supported(x, weight) else None
+        out = self.compute(x, weight, bias) if may_replace(x, weight) else None
         return nn.Conv2d._conv_forward(self.conv, x, weight, bias) if out is None else out
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
@@ -163,7 +110,7 @@ class Pointwise(Replacement):
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
         n, channels, height, width = x.shape
-        is_tiny = max(height, width) <= TINY_SIDE and _is_channels_last(x)
+        is_tiny = max(height, width) <= TINY_SIDE and is_channels_last(x)
         is_bare = self.conv.stride == (1, 1) and _padding(self.conv) == (0, 0)
         if not (is_tiny and is_bare and channels == weight.shape[1]):
             return None
@@ -184,7 +131,7 @@ class Depthwise(Replacement):
             return None
         geometry = Geometry(weight, conv.stride, padding, conv.dilation)
         size = geometry.out_size(x)
-        if not _is_channels_last(x) or min(size) < 1:
+        if not is_channels_last(x) or min(size) < 1:
             return None
         if (*x.shape[-2:], *size) == (1, 1, 1, 1):
             return _one_pixel(x, weight, bias, geometry)
@@ -245,7 +192,7 @@ class DepthwiseFunction(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         geometry, needs = ctx.geometry, list(ctx.needs_input_grad[:3])
         # with create_graph=True the gradients must be differentiable, as PyTorch's are
-        if torch.is_grad_enabled() or not _is_supported(gradient, weight):
+        if torch.is_grad_enabled() or not may_replace(gradient, weight):
             return *_library_gradients(gradient, x, weight, geometry, needs), None
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         d_x = _input_gradient(gradient, x, weight, geometry) if needs[0] else None

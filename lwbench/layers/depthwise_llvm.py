@@ -18,11 +18,11 @@ The kernel's width is fixed when the code is generated, since every tap of a row
 everything else is read from the arguments. Needs llvmlite.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import ir
+
+from .assembly import INTEGER, POINTER, Index, emit_team, loop, read_fields
 
 # The arguments, an array of 64-bit integers; the first three are addresses.
 FIELDS = (
@@ -35,104 +35,28 @@ FIELDS = (
 # Channels are divided among parts in multiples of this, half a register of the widest kind.
 CHANNELS = 8
 
-INTEGER = ir.IntType(64)
-POINTER = ir.PointerType()
-
 
 def generate(
     kernel_width: int, type_name: str, register_bytes: int, openmp: tuple[int, int] | None
 ) -> str:
-    """LLVM assembly of `part(fields, number)` and `team(fields)`, for "float" or "double".
+    """LLVM assembly of `part(fields, number)` and `team_part(fields)`, for "float" or "double".
 
-    `part` computes the sums of one part of the images or of the channels. `team` is what each
+    `part` computes the sums of one part of the images or of the channels. `team_part` is what each
     thread of an OpenMP team calls: it computes the parts that fall to the thread. `openmp`: the
-    addresses of `omp_get_thread_num` and `omp_get_num_threads`; without them `team` does nothing.
+    addresses of `omp_get_thread_num` and `omp_get_num_threads`; without them it does nothing.
     """
     module = ir.Module()
     part = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER, INTEGER]), "part")
     builder = ir.IRBuilder(part.append_basic_block())
     Part(builder, kernel_width, type_name).emit(register_bytes)
     builder.ret_void()
-    team = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), "team")
+    team = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), "team_part")
     builder = ir.IRBuilder(team.append_basic_block())
     if openmp is not None:
-        _emit_team(builder, part, *openmp)
+        fields = read_fields(builder, FIELDS)
+        emit_team(builder, part, fields["image_parts"] * fields["channel_parts"], *openmp)
     builder.ret_void()
     return str(module)
-
-
-class Index:
-    """A 64-bit integer of the generated code; arithmetic on it emits instructions."""
-
-    def __init__(self, builder: Any, value: Any) -> None:
-        self.builder = builder
-        self.value = ir.Constant(INTEGER, value) if isinstance(value, int) else value
-
-    def _emit(self, instruction: str, other: "Index | int") -> "Index":
-        operand = other if isinstance(other, Index) else Index(self.builder, other)
-        return Index(self.builder, getattr(self.builder, instruction)(self.value, operand.value))
-
-    def __add__(self, other: "Index | int") -> "Index":
-        return self._emit("add", other)
-
-    def __sub__(self, other: "Index | int") -> "Index":
-        return self._emit("sub", other)
-
-    def __mul__(self, other: "Index | int") -> "Index":
-        return self._emit("mul", other)
-
-    def __floordiv__(self, other: "Index | int") -> "Index":
-        return self._emit("sdiv", other)
-
-    def __mod__(self, other: "Index | int") -> "Index":
-        return self._emit("srem", other)
-
-    def is_in(self, size: "Index") -> Any:
-        """0 <= self < size, in one comparison: as an unsigned number, a negative one is large."""
-        return self.builder.icmp_unsigned("<", self.value, size.value)
-
-
-@contextmanager
-def loop(start: Index, stop: Index, step: Index | int = 1) -> Iterator[Index]:
-    """Emit `for index in range(start, stop, step)` around what the `with` block emits."""
-    builder = start.builder
-    before = builder.block
-    head, body, after = (builder.append_basic_block(name) for name in ("head", "body", "after"))
-    builder.branch(head)
-    builder.position_at_end(head)
-    counter = builder.phi(INTEGER)
-    counter.add_incoming(start.value, before)
-    builder.cbranch(builder.icmp_signed("<", counter, stop.value), body, after)
-    builder.position_at_end(body)
-    index = Index(builder, counter)
-    yield index
-    counter.add_incoming((index + step).value, builder.block)
-    builder.branch(head)
-    builder.position_at_end(after)
-
-
-def read_fields(builder: Any) -> dict[str, Index]:
-    """The arguments by name, read from the array that the function is given."""
-    array = builder.function.args[0]
-    places = (
-        builder.gep(array, [ir.Constant(INTEGER, k)], source_etype=INTEGER)
-        for k in range(len(FIELDS))
-    )
-    values = [Index(builder, builder.load(place, typ=INTEGER)) for place in places]
-    return dict(zip(FIELDS, values, strict=True))
-
-
-def _emit_team(builder: Any, part: Any, thread_number: int, team_size: int) -> None:
-    """Call `part` for number, number + size, ...: a team may be smaller than was asked for."""
-    function = ir.FunctionType(ir.IntType(32), []).as_pointer()
-
-    def call(address: int) -> Index:
-        pointer = builder.inttoptr(ir.Constant(INTEGER, address), function)
-        return Index(builder, builder.sext(builder.call(pointer, []), INTEGER))
-
-    number, size, fields = call(thread_number), call(team_size), read_fields(builder)
-    with loop(number, fields["image_parts"] * fields["channel_parts"], size) as index:
-        builder.call(part, [builder.function.args[0], index.value])
 
 
 class Part:
@@ -142,7 +66,7 @@ class Part:
         self.builder, self.kernel_width = builder, kernel_width
         self.scalar = ir.FloatType() if type_name == "float" else ir.DoubleType()
         self.itemsize = 4 if type_name == "float" else 8
-        self.fields = f = read_fields(builder)
+        self.fields = f = read_fields(builder, FIELDS)
         number = Index(builder, builder.function.args[1])
         self.image_part, self.channel_part = number % f["image_parts"], number % f["channel_parts"]
         self.vector: Any = self.scalar  # a block of channels
