@@ -35,6 +35,9 @@ STATED = {
         "data.augment.crop_padding",
     },
     "resmb": {"optimizer.builder", "epochs", "batch_size", "image_size"},
+    # of no document
+    "imagenet_modern": set(),
+    "finetune": set(),
 }  # fmt: skip
 # Keys of a configuration that are no recipe: the network, the data set and how it is stored.
 NOT_RECIPE = ("model.", "data.", "compile", "precision")

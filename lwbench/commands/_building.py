@@ -57,13 +57,15 @@ def built_data(
     from ..data.augment import Augment
     from ..data.loader import Data
 
+    # before the images are read, which may take long
+    augmentation = Augment(**validated(Augment, dict(augment), "data.augment"))
     return Data(
         spec.build().load(image_size),
         image_size=image_size,
         batch_size=batch_size,
         seed=seed,
         device=device,
-        augment=Augment(**validated(Augment, dict(augment), "data.augment")),
+        augment=augmentation,
         workers=workers,
     )
 

@@ -114,6 +114,12 @@ def _measuring(cells: Sequence[Cell], runs: Sequence[Record]) -> list[str]:
         names = ", ".join(f"{cell.row} {cell.column}" for cell in wide)
         where = names if len(wide) <= 3 else f"{len(wide)} cells"
         lines.append(f"{where}: an interval wider than one point shows little.")
+    if averaged := sum(run.result.raw is not None for run in runs):
+        which = "All" if averaged == len(runs) else f"{averaged} of {len(runs)}"
+        lines.append(
+            f"{which} runs are measured with the moving average of their weights (ema), not with "
+            "the weights of the last step."
+        )
     others = {(r.result.data, unlike_published(r.data, r.result.data)): None for r in runs}
     return lines + [f"Not {data} as published: {how}." for data, how in others if how]
 
