@@ -231,8 +231,17 @@ def _run_config(
 
 
 def _composed_by_hydra(verb: str, overrides: Sequence[str]) -> Any:
-    """Hydra's configuration; a network in a file of the user's takes keys that no YAML file has."""
+    """Hydra's configuration, with networks that have no YAML file or not all keys in it.
+
+    These are networks of installed packages and in files of the user's.
+    """
     from hydra import compose
+    from hydra.core.config_store import ConfigStore
+
+    for override in overrides:
+        key, _, name = override.partition("=")
+        if key == "model" and name not in conf_files("model") and name in MODELS.installed():
+            ConfigStore.instance().store(group="model", name=name, node={"builder": name})
 
     try:
         return compose(verb, list(overrides), return_hydra_config=True)
@@ -241,7 +250,8 @@ def _composed_by_hydra(verb: str, overrides: Sequence[str]) -> Any:
         if len(others) == len(overrides):
             raise
         config = compose(verb, others)
-        if "model" not in config or config.model.get("builder") != "file":
+        builder = config.model.get("builder") if "model" in config else None
+        if builder not in ("file", *MODELS.installed()):
             raise
     added = [f"++{o}" if o.startswith("model.") else o for o in overrides]
     return compose(verb, added, return_hydra_config=True)

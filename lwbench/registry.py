@@ -11,6 +11,7 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from importlib import metadata
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -40,13 +41,17 @@ class Registry:
     """Builders of one kind, found in the modules of one package, which is imported on first use.
 
     `change`: "module:function" of a function that changes what any builder of this kind has built;
-    its keyword-only arguments can be set for all of them.
+    its keyword-only arguments can be set for all of them. `entry_points`: the group under which
+    installed packages offer builders of this kind.
     """
 
-    def __init__(self, kind: str, package: str, *, change: str | None = None) -> None:
+    def __init__(
+        self, kind: str, package: str, *, change: str | None = None, entry_points: str = ""
+    ) -> None:
         self.kind = kind
         self._package = package
         self._change = change
+        self._entry_points = entry_points
         self._builders: dict[str, Builder] = {}
 
     def register(self, builder: B) -> B:
@@ -57,19 +62,42 @@ class Registry:
         self._builders[name] = builder
         return builder
 
+    def installed(self) -> dict[str, metadata.EntryPoint]:
+        """Builders that installed packages offer, by name; the packages are not imported."""
+        if not self._entry_points:
+            return {}
+        return {point.name: point for point in metadata.entry_points(group=self._entry_points)}
+
+    def packages(self) -> list[str]:
+        """The names of the packages that offer them."""
+        return sorted({point.dist.name for point in self.installed().values() if point.dist})
+
     def names(self) -> list[str]:
-        """Return the names of all builders; imports the package."""
+        """Return the names of all builders; imports the package, but not those of `installed`."""
         package = importlib.import_module(self._package)
         for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
             importlib.import_module(f"{self._package}.{module.name}")
-        return sorted(self._builders)
+        return sorted({*self._builders, *self.installed()})
 
     def builder(self, name: str) -> Builder:
         """Return the builder of that name. Raises UsageError with the nearest names."""
         names = self.names()
         if name not in self._builders:
-            raise UsageError(f"no {self.kind} builder {name!r}{nearest(name, names)}")
+            if name not in names:
+                raise UsageError(f"no {self.kind} builder {name!r}{nearest(name, names)}")
+            return self._load(self.installed()[name])
         return self._builders[name]
+
+    def _load(self, point: metadata.EntryPoint) -> Builder:
+        where = f"{self.kind} builder {point.name!r} of the installed package {package_of(point)}"
+        try:
+            builder = point.load()
+        except Exception as error:
+            reason = (str(error).splitlines() or [""])[0][:200]
+            raise UsageError(f"{where}: {type(error).__name__}: {reason}") from error
+        if not callable(builder):
+            raise UsageError(f"{where}: {point.value} cannot be called")
+        return builder
 
     def spec(self, config: dict[str, Any]) -> Spec:
         """Validate `config`: its `builder` names the builder, the other keys are its arguments.
@@ -94,10 +122,20 @@ class Registry:
         return self.spec(config).build(*facts)
 
 
-MODELS = Registry("model", "lwbench.models", change="lwbench.layers.stem:with_stem_stride")
+MODELS = Registry(
+    "model",
+    "lwbench.models",
+    change="lwbench.layers.stem:with_stem_stride",
+    entry_points="lwbench.models",
+)
 DATASETS = Registry("data", "lwbench.data.sets")
 OPTIMIZERS = Registry("optimizer", "lwbench.engine.optimizers")
 SCHEDULERS = Registry("scheduler", "lwbench.engine.schedules")
+
+
+def package_of(point: metadata.EntryPoint) -> str:
+    """The distribution that offers an entry point, with its version."""
+    return f"{point.dist.name} {point.dist.version}" if point.dist else point.module
 
 
 def keyword_only(builder: Builder) -> set[str]:

@@ -15,6 +15,7 @@ EVERYBODY = {"registry", "errors", "paths", "__init__"}
 MAY = {
     "__init__": set(),
     "__main__": {"cli"},
+    "api": {"commands", "config", "measure", "runs"},
     "cli": {"commands", "config", "engine"},
     "commands": {
         "config", "data", "engine", "layers", "logs", "measure", "models", "report", "runs",
@@ -36,8 +37,8 @@ MAY = {
     "tables": {"runs"},
 }  # fmt: skip
 NO_TORCH = (
-    "__init__", "__main__", "cli", "commands", "config", "errors", "logs", "paths", "registry",
-    "report", "runs", "sweeps", "tables",
+    "__init__", "__main__", "api", "cli", "commands", "config", "errors", "logs", "paths",
+    "registry", "report", "runs", "sweeps", "tables",
 )  # fmt: skip
 HEAVY = {"torch", "torchvision", "timm", "sklearn"}
 

@@ -10,6 +10,7 @@ from ..config import command_values
 from ..errors import UsageError
 from ..logs import log
 from ..paths import conf_files, conf_folder
+from ..registry import MODELS
 from ..runs.cache import cached, digest
 from ..runs.network_file import digests
 from ..runs.sources import allow, check_allowed, read_sources
@@ -39,7 +40,7 @@ def content_digest() -> str:
     names = ("layers", "models", "measure")
     files = [path for name in names for path in (package / name).rglob("*.py")]
     files += [*conf_files("model").values(), conf_folder() / "profile.yaml"]
-    return digest(sorted(files), ("torchvision", "timm"))
+    return digest(sorted(files), ("torchvision", "timm", *MODELS.packages()))
 
 
 def _key(request: CountRequest) -> str:

@@ -56,14 +56,14 @@ class Prepared:
     teacher: BuiltTeacher | None
 
 
-def train(config: RunConfig) -> int:
-    """Train as configured, or answer with the stored result of the same run."""
+def train(config: RunConfig) -> Run:
+    """Train as configured, or find the same run finished; print its result and return it."""
     run = Run.for_training(config)
     check_unedited(run, config)
     if earlier := run.read_result():
         check_finished([(run, config)])
         _print_result(run, earlier, "finished earlier")
-        return 0
+        return run
     _check_writable(config.out)
     ready = _prepared(config)
     if config.force and not is_same(run.environment().data, ready.images):
@@ -72,7 +72,7 @@ def train(config: RunConfig) -> int:
         if earlier := run.read_result():
             check_same_images(run, ready.images)
             _print_result(run, earlier, "finished by another process meanwhile")
-            return 0
+            return run
         if any(run.checkpoints.glob("*.pt")):  # else nothing was trained that could differ
             check_same_images(run, ready.images)
         if config.extend:
@@ -80,7 +80,7 @@ def train(config: RunConfig) -> int:
             extended(run, config, ready.images, steps, ready.groups.scheduler)
         result = _recorded(run, ready)
     _print_result(run, result, "finished")
-    return 0
+    return run
 
 
 def _prepared(config: RunConfig) -> Prepared:

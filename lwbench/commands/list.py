@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ..errors import UsageError, nearest
 from ..paths import conf_files
+from ..registry import MODELS, package_of
 from ._keys import GROUPS, Key
 
 FLAGS: tuple[str, ...] = ()
@@ -30,6 +31,9 @@ def run(arguments: list[str], flags: set[str]) -> int:
         print(f"{group}:" if options else f"{group}: none")
         for name, path in options.items():
             print(f"  {name:<{width}}  {figures.get(name, '')}{first_comment(path)}")
+        for name, point in sorted(MODELS.installed().items() if group == "model" else ()):
+            if name not in options:
+                print(f"  {name:<{width}}  of the installed package {package_of(point)}")
     return 0
 
 

@@ -23,7 +23,10 @@ def run(arguments: list[str], flags: set[str]) -> int:
         if any(argument.startswith("jobs=") for argument in arguments):
             raise UsageError("jobs= has no effect on a single run; -m makes a sweep of many")
         config = train_config(arguments)
-        return _show([config]) if "--cfg" in flags else train(config)
+        if "--cfg" in flags:
+            return _show([config])
+        train(config)
+        return 0
     jobs = expanded(arguments)
     configs = train_configs(jobs)
     if "--cfg" in flags:

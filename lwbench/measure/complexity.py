@@ -48,6 +48,24 @@ class Complexity:
     unknown: dict[str, int]  # operators that no rule knows, not counted -> times
     layers: list[Layer]  # in the order of their first call
 
+    def __str__(self) -> str:
+        """The figures and the layers as a table."""
+        rules = "\n".join(f"  {rule:<12}{value:>16,}" for rule, value in self.macs.items())
+        head = f"parameters    {self.params:>16,}\nMACs by rule\n{rules}\n"
+        rows = [("layer", "type", "parameters", "MACs (plain)", "output")]
+        for layer in self.layers:
+            out = " x ".join(map(str, layer.out_shape))
+            rows.append(
+                (layer.name or "(the network)", layer.type, f"{layer.params:,}",
+                 f"{layer.macs.get('plain', 0):,}", out)
+            )  # fmt: skip
+        widths = [max(len(row[column]) for row in rows) for column in range(5)]
+        return head + "\n".join(
+            f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {params:>{widths[2]}}  "
+            f"{macs:>{widths[3]}}  {out}"
+            for name, kind, params, macs, out in rows
+        )
+
     def training_bytes(self, batch_size: int, optimizer_states_per_param: int = 1) -> int:
         """Estimate what training in float32 needs, in bytes, beside interpreter and libraries.
 

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ..paths import config_dir
+from ..registry import MODELS
 from .schema import Start
 
 LIBRARIES = ("lwbench", "torch", "torchvision", "numpy", "hydra-core", "thop")
@@ -30,7 +31,7 @@ def this_start(
         process=f"process {os.getpid()} on {platform.node()}",
         started=utc_now(),
         python=platform.python_version(),
-        versions={name: installed_version(name) for name in LIBRARIES},
+        versions={name: installed_version(name) for name in (*LIBRARIES, *MODELS.packages())},
         system=platform.platform(),
         cpu=cpu_model(),
         cores=os.cpu_count(),

@@ -34,6 +34,7 @@ from pydantic import AfterValidator, Field
 
 from ..errors import UsageError, nearest
 from ..paths import conf_files
+from ..registry import MODELS
 from .origins import OfOrigin, origin_of
 from .table import ACCURACY, CHECK, COMPLEXITY, KINDS, RULES, Column, Figure, Table
 from .yaml_files import Number, Strict, known, options, read_yaml, validated
@@ -78,7 +79,8 @@ def _overrides(text: str) -> str:
     if odd := [part for part in parts if "=" not in part]:
         raise ValueError(f"{odd[0]!r} is not of the form key=value")
     models = [part.partition("=")[2] for part in parts if part.startswith("model=")]
-    if unknown := [model for model in models if model not in options("model")]:
+    unknown = [model for model in models if model not in options("model")]
+    if unknown and (unknown := [model for model in unknown if model not in MODELS.installed()]):
         raise ValueError(f"no model {unknown[0]!r}{nearest(unknown[0], options('model'))}")
     return text
 
