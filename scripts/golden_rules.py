@@ -36,6 +36,14 @@ TOOLS = {
     "torchstat": ["torchstat==0.0.7", "pandas", "python-dateutil", "six", "pytz", "tzdata"],
     "ptflops": ["ptflops==0.6.4"],
     "thop": ["thop==0.1.1.post2209072238"],
+    "fvcore": [
+        "fvcore==0.1.5.post20221221",
+        "iopath",
+        "yacs",
+        "portalocker",
+        "termcolor",
+        "tabulate",
+    ],
 }
 # how each tool names, on its standard output, a class that it counts as nothing
 IGNORED = {
@@ -43,6 +51,7 @@ IGNORED = {
     "torchstat": r"\[Flops\]: (\w+) is not supported",
     "ptflops": r"module (\w+) is treated as a zero-op",
     "thop": r"Cannot find rule for <class '[^']*?(\w+)'>",
+    "fvcore": r"^ignored (\w+)$",
 }
 
 
@@ -126,7 +135,7 @@ def one_count(tool: str, name: str) -> dict[str, Any]:
             error = {}
     except Exception as failure:
         macs, error = None, {"error": f"{type(failure).__name__}: {failure}"[:100]}
-    ignored = sorted(set(re.findall(IGNORED[tool], printed.getvalue())))
+    ignored = sorted(set(re.findall(IGNORED[tool], printed.getvalue(), re.MULTILINE)))
     return {"macs": macs, "ignored": ignored} | error
 
 
@@ -146,6 +155,18 @@ def with_ptflops(model: Any, size: int) -> float:
     return get_model_complexity_info(model, (3, size, size), ost=sys.stdout, **options)[0]
 
 
+def with_fvcore(model: Any, size: int) -> float:
+    import torch
+    from fvcore.nn import FlopCountAnalysis
+
+    analysis = FlopCountAnalysis(model, torch.zeros(1, 3, size, size))
+    analysis.unsupported_ops_warnings(False)
+    total = analysis.total()
+    for name in analysis.unsupported_ops():
+        print(f"ignored {name.partition('::')[2]}")
+    return total
+
+
 def with_torchstat(model: Any, size: int) -> int:
     from torchstat.statistics import ModelStat
 
@@ -158,6 +179,7 @@ CALLS = {
     "thop": with_thop,
     "ptflops": with_ptflops,
     "torchstat": with_torchstat,
+    "fvcore": with_fvcore,
 }
 
 if __name__ == "__main__":

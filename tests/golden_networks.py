@@ -50,6 +50,17 @@ class First(nn.Module):
         return out[0] if isinstance(out, tuple) else out
 
 
+class Attention(nn.Module):
+    """nn.MultiheadAttention as transformers call it: the fused function computes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x, x, x, need_weights=False)[0]
+
+
 class OwnConv(nn.Conv2d):
     """A subclass, which tools that compare classes exactly do not know."""
 
@@ -111,12 +122,14 @@ LAYERS: dict[str, Callable[[], list[nn.Module]]] = {  # on a 3 x 8 x 8 image
     "Conv2d without bias": lambda: [nn.Conv2d(3, 4, 3, bias=False)],
     "Conv2d, groups, stride, dilation": lambda: [nn.Conv2d(3, 6, 3, 2, 2, 2, 3)],
     "Conv2d, 3 x 1 kernel": lambda: [nn.Conv2d(3, 5, (3, 1))],
+    "Conv2d, padding by name": lambda: [nn.Conv2d(3, 4, 3, padding="same")],
     "Conv1d": lambda: line(nn.Conv1d(3, 4, 3)),
     "Conv1d without bias": lambda: line(nn.Conv1d(3, 6, 3, groups=3, bias=False)),
     "Conv3d": lambda: volume(nn.Conv3d(3, 4, (1, 3, 3))),
     "ConvTranspose1d": lambda: line(nn.ConvTranspose1d(3, 4, 3, 2)),
     "ConvTranspose2d": lambda: [nn.ConvTranspose2d(3, 4, 2, 2)],
     "ConvTranspose2d, groups, no bias": lambda: [nn.ConvTranspose2d(3, 6, 3, groups=3, bias=False)],
+    "ConvTranspose2d, groups, stride": lambda: [nn.ConvTranspose2d(3, 6, 3, 2, 1, 1, groups=3)],
     "ConvTranspose3d": lambda: volume(nn.ConvTranspose3d(3, 4, 2)),
     "a subclass of Conv2d": lambda: [OwnConv(3, 4, 3)],
     "F.conv2d": lambda: [Function(F.conv2d, 4, 3, 3, 3)],
@@ -129,6 +142,17 @@ LAYERS: dict[str, Callable[[], list[nn.Module]]] = {  # on a 3 x 8 x 8 image
     "F.linear": lambda: [Function(F.linear, 5, 8)],
     "matrix product": lambda: [Function(lambda x: x @ x.mT)],
     "fused attention": lambda: [Function(lambda x: F.scaled_dot_product_attention(x, x, x))],
+    "batched matrix product with an addend":
+        lambda: rows(Function(lambda x: torch.baddbmm(x @ x.mT, x, x.mT))),
+    "matrix by vector": lambda: rows(Function(lambda x: x[0] @ x[0, 0])),
+    "einsum": lambda: rows(Function(lambda x: torch.einsum("b i j, b k j -> b i k", x, x))),
+    "einsum of three": lambda: rows(
+        Function(lambda x: torch.einsum("bij,bkj,bkl->bil", x, x, x[..., :3]))),
+    "Bilinear": lambda: rows(First(nn.Bilinear(8, 8, 5), 2)),
+    "grid_sample": lambda: [Function(lambda x: F.grid_sample(
+        x, x[:, :2].permute(0, 2, 3, 1), align_corners=False))],
+    "F.interpolate": lambda: [Function(lambda x: F.interpolate(x, size=5, mode="bilinear"))],
+    "attention without its weights": lambda: rows(Attention()),
     "MultiheadAttention": lambda: rows(First(nn.MultiheadAttention(8, 2, batch_first=True), 3)),
     "TransformerEncoderLayer": lambda: rows(encoder()),
     "TransformerEncoder": lambda: rows(encoders(2)),

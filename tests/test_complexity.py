@@ -115,11 +115,10 @@ CLOSED_FORMS = {  # layers: plain, conv_only, thop2020, torchstat, ptflops
 def test_each_rule_counts_a_layer_by_its_closed_form(name):
     layers, *expected = CLOSED_FORMS[name]
     cost = count(nn.Sequential(*layers), image_size=8)
-    assert cost.macs == dict(
-        zip(("plain", "conv_only", "thop2020", "torchstat", "ptflops"), expected, strict=True)
-    )
+    rules = ("plain", "conv_only", "thop2020", "torchstat", "ptflops")
+    assert {rule: cost.macs[rule] for rule in rules} == dict(zip(rules, expected, strict=True))
     assert not cost.unknown
-    assert set(cost.macs) == set(RULES)
+    assert set(cost.macs) == set(RULES) == {*rules, "fvcore"}  # fvcore: test_golden_rules.py
 
 
 def test_mbv1_worked_example_is_met():
@@ -239,8 +238,7 @@ def test_an_operator_that_no_rule_knows_is_reported():
     cost = count(net, image_size=8)
     assert cost.unknown == {"aten._fft_r2c": 1}
     assert cost.macs["plain"] == 36 * 4 * 27
-    sampled = Function(lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"))
-    assert count(sampled, image_size=8).unknown == {"aten.upsample_bilinear2d": 1}
+    assert cost.macs["fvcore"] == 36 * 4 * 27
 
 
 def test_a_custom_operator_without_a_meta_kernel_runs_on_the_cpu_and_is_reported():
@@ -374,12 +372,3 @@ def test_attention_and_norms_of_transformers_leave_nothing_unknown():
         cost = count(model)
         assert not cost.unknown
         assert cost.macs["plain"] == flop_counter_macs(model)
-
-
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "squeezenet1_1"])
-def test_fvcore_agrees_with_plain(name):
-    fvcore = pytest.importorskip("fvcore.nn")
-    model = getattr(torchvision.models, name)().eval()
-    analysis = fvcore.FlopCountAnalysis(model, torch.zeros(1, 3, 224, 224))
-    by_operator = analysis.unsupported_ops_warnings(False).by_operator()
-    assert by_operator["conv"] + by_operator["linear"] == count(model).macs["plain"]

@@ -37,7 +37,7 @@ class Complexity:
     params: int  # parameter elements, shared ones once
     buffers: int  # buffer elements (running statistics)
     macs: dict[str, int]  # rule -> count
-    not_covered: dict[str, dict[str, int]]  # tool rule -> module classes it counts as 0 -> calls
+    not_covered: dict[str, dict[str, int]]  # rule of a tool -> what it counts as 0 -> calls
     pointwise: int  # plain MACs in 1 x 1 convolutions, grouped ones included
     depthwise: int  # plain MACs in depthwise convolutions
     deform_sampling: int  # operations of deformable layers' sampling: in no rule
@@ -103,7 +103,8 @@ def complexity(walk: Walk) -> Complexity:
         params=sum(parameter.numel() for parameter in model.parameters()),
         buffers=sum(buffer.numel() for buffer in model.buffers()),
         macs={name: sum(by_module.values()) for name, by_module in counts.items()},
-        not_covered={name: tool.not_covered(walk) for name, tool in TOOLS.items()},
+        not_covered={name: tool.not_covered(walk) for name, tool in TOOLS.items()}
+        | {"fvcore": dict(walk.fvcore.not_covered.most_common())},
         pointwise=_macs_in(walk, lambda conv: conv.kernel_size == (1, 1)),
         depthwise=_macs_in(walk, lambda conv: conv.groups == conv.in_channels > 1),
         deform_sampling=walk.sampling,

@@ -30,6 +30,23 @@ def added_product(args: tuple[Any, ...], out: Tensor) -> int:
     return out.numel() * args[1].shape[-1]
 
 
+def summed_product(args: tuple[Any, ...], out: Tensor) -> int:
+    """aten::addbmm(c, a, b): the batch's products, which are added up."""
+    return args[1].numel() * args[2].shape[-1]
+
+
+def bilinear(args: tuple[Any, ...], out: Tensor) -> int:
+    """aten::_trilinear(a, weight, b, ...) as nn.Bilinear calls it: weight by b, then by a."""
+    rows, weight = args[0].shape[0], args[1]
+    return rows * (weight.numel() + prod(weight.shape[:-1]))
+
+
+def recurrent(args: tuple[Any, ...], out: Tensor) -> int:
+    """aten::mkldnn_rnn_layer(x, w_ih, w_hh, ...): both products of each step."""
+    x, inputs, hidden = args[:3]
+    return x.shape[0] * x.shape[1] * (inputs.numel() + hidden.numel())
+
+
 def attention(args: tuple[Any, ...], out: Tensor) -> int:
     """Fused attention of q (..., L, E), k (..., S, E), v (..., S, V): both products."""
     q, k, v = args[:3]
@@ -53,6 +70,9 @@ PRODUCTS: dict[str, Callable[[tuple[Any, ...], Tensor], int]] = {
     "aten.addmm": added_product,
     "aten.addmv": added_product,
     "aten.baddbmm": added_product,
+    "aten.addbmm": summed_product,
+    "aten._trilinear": bilinear,
+    "aten.mkldnn_rnn_layer": recurrent,
     "aten._scaled_dot_product_flash_attention_for_cpu": attention,
     "aten._scaled_dot_product_fused_attention_overrideable": attention,
 }
@@ -87,19 +107,25 @@ ARITHMETIC = _names("""
     sigmoid sign silu sin softplus sqrt square sub tanh threshold where
     _adaptive_avg_pool2d _adaptive_avg_pool3d _log_softmax _safe_softmax _softmax
     adaptive_avg_pool1d adaptive_max_pool2d adaptive_max_pool3d all amax amin any argmax argmin
-    avg_pool1d avg_pool2d avg_pool3d cumsum linalg_vector_norm logsumexp max
+    _embedding_bag _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_nearest_exact1d
+    _upsample_nearest_exact2d _upsample_nearest_exact3d grid_sampler_2d grid_sampler_3d
+    upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d
+    upsample_nearest3d upsample_trilinear3d
+    addr avg_pool1d avg_pool2d avg_pool3d col2im cumsum linalg_vector_norm logsumexp max
     max_pool2d max_pool2d_with_indices max_pool3d_with_indices mean min mkldnn_max_pool2d
     norm prod sort std std_mean sum topk var var_mean
 """)
 # What only creates, moves or reads data.
 MOVES = _names("""
-    _local_scalar_dense _reshape_alias _reshape_copy _to_copy _unsafe_view alias arange
+    _assert_async _local_scalar_dense _reshape_alias _reshape_copy _to_copy _unsafe_view alias
+    arange
     as_strided cat channel_shuffle chunk clone constant_pad_nd contiguous copy detach diagonal
     embedding empty empty_like empty_strided expand eye fill flip full full_like gather im2col
     index index_put index_select lift_fresh linspace movedim narrow native_channel_shuffle
     new_empty new_empty_strided new_full new_ones new_zeros ones ones_like permute pixel_shuffle
-    pixel_unshuffle rand rand_like randn randn_like reflection_pad2d repeat replication_pad2d
+    pixel_unshuffle rand rand_like randn randn_like reflection_pad1d reflection_pad2d
+    reflection_pad3d repeat replication_pad1d replication_pad2d replication_pad3d
     reshape roll scalar_tensor scatter select slice split split_with_sizes squeeze stack t
-    transpose tril triu unbind unfold unsqueeze view view_as_complex view_as_real zero zeros
-    zeros_like
+    transpose tril triu unbind unfold unsafe_split unsqueeze view view_as_complex view_as_real zero
+    zeros zeros_like
 """)

@@ -163,6 +163,7 @@ RULE_WORDS = {
     "thop2020": "thop 0.0.31 of 2020: norms, pooling and convolution biases too",
     "torchstat": "torchstat 0.0.7: activations too",
     "ptflops": "ptflops 0.6.4: all biases too",
+    "fvcore": "fvcore 0.1.5, which prints them as FLOPs: norms and pooling too",
     "thop": "the installed thop; does not see deformable layers",
     "flop_counter": "torch's FlopCounterMode, halved",
 }

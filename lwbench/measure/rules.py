@@ -30,9 +30,17 @@ def conv_only(walk: Walk) -> dict[str, int]:
 
 # the rules that bear a tool's name, at the versions that `measure.tools` states
 TOOLS: dict[str, Tool] = {"thop2020": THOP_2020, "torchstat": TORCHSTAT, "ptflops": PTFLOPS}
+
+
+def fvcore(walk: Walk) -> dict[str, int]:
+    """Count as fvcore does, which does not hook modules but functions: see `measure.fvcore`."""
+    return walk.fvcore.counts
+
+
 # rule -> its counts by module name
 RULES: dict[str, Callable[[Walk], dict[str, int]]] = {
     "plain": plain,
     "conv_only": conv_only,
     **{name: tool.counts for name, tool in TOOLS.items()},
+    "fvcore": fvcore,
 }

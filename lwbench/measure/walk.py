@@ -1,6 +1,6 @@
-"""One recorded forward pass of a network: products, module calls, lives of tensors.
+"""A network's recorded forward pass: products, module calls, lives of tensors, functions.
 
-The pass runs over a copy without data where the network allows it (`measure.data_free`). The
+It runs over a copy without data where the network allows it (`measure.data_free`). The
 original is not touched.
 """
 
@@ -16,6 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..layers.deform import DeformConv2d
 from .data_free import data_free, without_data
+from .functions import visible_attention, watched
+from .fvcore import Fvcore
 from .operators import (
     ARITHMETIC,
     CONVOLUTIONS,
@@ -83,6 +85,7 @@ class Walk(TorchDispatchMode):
         self.work: defaultdict[str, set[str]] = defaultdict(set)
         self.unknown: Counter[str] = Counter()
         self.sampling = 0
+        self.fvcore = Fvcore()
         self.touches: list[Touch] = []
         self.bytes: dict[int, int] = {}  # storage -> size
         self.saved: set[int] = set()  # storages that autograd keeps for a backward pass
@@ -91,7 +94,9 @@ class Walk(TorchDispatchMode):
         self.fixed = {self.storage(t) for t in (*model.parameters(), *model.buffers())}
         for module in self.names:
             module.register_forward_pre_hook(self._enter)
-            module.register_forward_hook(self._leave, with_kwargs=True)
+        self._leaving = [
+            module.register_forward_hook(self._leave, with_kwargs=True) for module in self.names
+        ]
 
     def storage(self, tensor: Tensor) -> int:
         """Return a tensor's storage as a number that is unique for the whole walk."""
@@ -104,6 +109,23 @@ class Walk(TorchDispatchMode):
     def save(self, tensor: Tensor) -> None:
         """Note, as a pack hook, what autograd keeps; no backward pass will ask for it."""
         self.saved.add(self.storage(tensor))
+
+    def watch_functions(self, x: Tensor) -> None:
+        """Run the network again, for the rule that counts functions before they are decomposed."""
+        for hook in self._leaving:
+            hook.remove()
+        for module in self.names:
+            module.register_forward_hook(self._function_ends)
+        watched(self.model, x, self._function)
+
+    def _function(self, function: str, args: tuple[Any, ...], out: Any) -> None:
+        if not isinstance(self.stack[-1], DeformConv2d):
+            self.fvcore.add(self.names[self.stack[-1]], function, args, out)
+
+    def _function_ends(self, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+        self.stack.pop()
+        if isinstance(module, DeformConv2d):
+            self.fvcore.counts[self.names[module]] += out.numel() * module.conv.weight[0].numel()
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         self.stack.append(module)
@@ -176,9 +198,9 @@ def _pass(model: nn.Module, image: tuple[int, int, int], device: str) -> Walk:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.random.fork_rng(devices=[]))
-        stack.enter_context(hooks)
-        stack.enter_context(walk)
-        out = model(x)
+        with hooks, visible_attention(), walk:
+            out = model(x)
+        walk.watch_functions(x)
     # the image is alive from the start, and the output until the end
     walk.touches.insert(0, Touch([], [walk.storage(x)]))
     walk.touches.append(Touch([walk.storage(t) for t in tensors(out)], []))
