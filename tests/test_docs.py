@@ -254,11 +254,12 @@ def test_exit_codes_are_those_of_the_code(capsys):
     capsys.readouterr()
 
 
-def test_photographs_are_not_cached_by_default_and_cifar_is():
+def test_photographs_and_cifar_are_cached_by_default():
     for path in (ROOT / "conf" / "data").glob("*.yaml"):
-        assert conf(f"data/{path.name}").get("cache") is None
-    assert "It is off by default\n  (`data.cache: null`)" in text("docs/performance.md")
-    assert "`data.cache=<folder>` names a place" in text("docs/guide.md")
+        expected = None if path.stem.startswith(("cifar", "digits")) else "auto"
+        assert conf(f"data/{path.name}").get("cache") == expected
+    assert "the default where it fits (`data.cache: auto`)" in text("docs/performance.md")
+    assert "`data.cache=<folder>` names another place" in text("docs/guide.md")
     bytes_per_image = round(224 / 0.875) ** 2 * 3
     for page in ("docs/performance.md", "docs/guide.md"):
         assert f"{bytes_per_image // 1000 + (bytes_per_image % 1000 >= 500)} kB" in text(page)

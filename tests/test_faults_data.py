@@ -22,11 +22,11 @@ import torch
 from PIL import Image
 
 from lwbench.cli import main
-from lwbench.data import cache as caching
 from lwbench.data import workers
 from lwbench.data.augment import Augment
 from lwbench.data.decode import BadImage, decode
 from lwbench.data.loader import Data
+from lwbench.data.workers import decode_files
 from lwbench.errors import LwbenchError, UsageError, shown
 from lwbench.registry import DATASETS
 
@@ -136,8 +136,9 @@ def test_the_order_does_not_depend_on_when_bad_files_are_found(faulty, tmp_path)
         data = Data(of, image_size=32, batch_size=3, seed=1, device="cpu", augment=Augment())
         return list(data.train_batches(0))
 
-    first, known, packed = batches(), batches(), batches(cache=str(tmp_path / "cache"))
-    for one, other in ((first, known), (first, packed)):
+    cache = str(tmp_path / "cache")
+    first, known, packing, packed = batches(), batches(), batches(cache=cache), batches(cache=cache)
+    for one, other in ((first, known), (first, packing), (first, packed)):
         assert all(torch.equal(a, b) for (a, _), (b, _) in zip(one, other, strict=True))
 
 
@@ -274,13 +275,28 @@ def said(process, timeout=120):
     return out, err
 
 
-# what each kind of set keeps: one pack of a small set, one file of squares a split of a large one
-KINDS = [("cifar10", "*.npz"), ("folder", "*.bin")]
+# what each kind of set keeps: one file of a small set, one a split of a large one, which is written
+# while its images are first used
+KINDS = [("cifar10", "*.npz"), ("folder", "*px-*.bin")]
 PACK = """
+    from lwbench.data.augment import Augment
+    from lwbench.data.loader import Data
     cache, name, root = sys.argv[1:4]
     found = build(name, root=root, cache=cache)
-    print(found.digest, found.train.images is not None)
+    data = Data(found, image_size=32, batch_size=4, seed=0, device="cpu", augment=Augment())
+    for split in ("train", "test"):
+        list(data.eval_batches(split))
+    print(found.digest)
 """
+
+
+def used(name, **arguments):
+    """A data set whose images were all used once, so that they are packed where possible."""
+    found = build(name, **arguments)
+    data = Data(found, image_size=32, batch_size=4, seed=0, device="cpu", augment=Augment())
+    for split in ("train", "test"):
+        list(data.eval_batches(split))
+    return found
 
 
 def kind_tree(root, name, count=4):
@@ -308,14 +324,14 @@ def test_a_full_disk_costs_the_cache_and_nothing_else(
     free = shutil.disk_usage(small_disk).free
     (small_disk / "others").write_bytes(bytes(free - 8192))
     # a quota does not show in the free space: then the disk is full in the middle of writing
-    monkeypatch.setattr(caching.shutil, "disk_usage", lambda p: type("U", (), {"free": 1 << 40}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda p: type("U", (), {"free": 1 << 40}))
     caplog.clear()
-    assert build(name, root=root, cache=str(small_disk / "cache")).digest == wanted
+    assert used(name, root=root, cache=str(small_disk / "cache")).digest == wanted
     assert "No space left on device" in caplog.text and "not cached" in caplog.text
     assert not list((small_disk / "cache").glob(pattern))
     assert not list((small_disk / "cache").glob("*.part"))
     (small_disk / "others").unlink()
-    assert build(name, root=root, cache=str(small_disk / "cache")).digest == wanted
+    assert used(name, root=root, cache=str(small_disk / "cache")).digest == wanted
     assert list((small_disk / "cache").glob(pattern))
 
 
@@ -353,8 +369,8 @@ def test_packing_that_is_killed_leaves_nothing_that_looks_finished(tmp_path, nam
     process.send_signal(signum)
     process.communicate(timeout=60)
     assert process.returncode != 0 and not list(cache.glob(pattern))
-    found = build(name, root=root, cache=str(cache))
-    assert found.digest == build(name, root=root).digest and found.train.images is not None
+    found = used(name, root=root, cache=str(cache))
+    assert found.digest == build(name, root=root).digest
     assert list(cache.glob(pattern)) and not list(cache.glob("*.part"))
 
 
@@ -365,7 +381,7 @@ def test_two_processes_that_pack_at_once_make_one_pack(tmp_path):
     answers = [said(process) for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert answers[0][0] == answers[1][0]
-    assert "waiting for another process" in answers[0][1] + answers[1][1]
+    assert not answers[0][1] + answers[1][1]  # whoever comes second streams meanwhile
     assert len(list(cache.glob("*.bin"))) == 2  # one a split
     assert not list(cache.glob("*.part"))
 
@@ -373,8 +389,8 @@ def test_two_processes_that_pack_at_once_make_one_pack(tmp_path):
 @pytest.mark.parametrize(("name", "pattern"), KINDS)
 def test_no_damage_to_a_cache_changes_an_image(tmp_path, caplog, name, pattern):
     root, cache = kind_tree(tmp_path, name, count=2), str(tmp_path / "cache")
-    wanted = build(name, root=root, cache=str(tmp_path / "sound"))
-    build(name, root=root, cache=cache)
+    wanted, squares = used(name, root=root), squares_of(name, root)
+    used(name, root=root, cache=cache)
     path = min((tmp_path / "cache").glob(pattern))
     content = path.read_bytes()
     rng = np.random.default_rng(0)
@@ -383,11 +399,21 @@ def test_no_damage_to_a_cache_changes_an_image(tmp_path, caplog, name, pattern):
         flipped[at] ^= 1 << int(rng.integers(8))
         for damaged in (bytes(flipped), content[:at]):
             path.write_bytes(damaged)
+            used(name, root=root, cache=cache)
             found = build(name, root=root, cache=cache)
-            assert torch.equal(found.train.images, wanted.train.images)
-            assert torch.equal(found.test.images, wanted.test.images)
+            assert torch.equal(found.train.images, squares[0])
+            assert torch.equal(found.test.images, squares[1])
             assert torch.equal(found.train.labels, wanted.train.labels)
     assert "damaged" in caplog.text
+
+
+def squares_of(name, root):
+    """The decoded images of both splits, without a cache."""
+    found = build(name, root=root)
+    return [
+        part.images if part.images is not None else decode_files(part.paths, found.stored)
+        for part in (found.train, found.test)
+    ]
 
 
 @pytest.fixture
@@ -413,12 +439,13 @@ def test_a_read_only_cache_is_read_and_one_that_cannot_be_made_is_done_without(
     tmp_path, read_only, caplog, name, pattern
 ):
     root, cache = kind_tree(tmp_path, name), tmp_path / "cache"
+    used(name, root=root, cache=str(cache))
     wanted = build(name, root=root, cache=str(cache))
     read_only(cache)
     caplog.clear()
     found = build(name, root=root, cache=str(cache))
     assert torch.equal(found.train.images, wanted.train.images) and "not cached" not in caplog.text
-    assert build(name, root=root, cache=str(cache / "deeper")).digest == wanted.digest
+    assert used(name, root=root, cache=str(cache / "deeper")).digest == wanted.digest
     assert "not cached (Read-only file system)" in caplog.text
 
 

@@ -1,5 +1,7 @@
 """Claims about batches: order, normalisation and augmentation are functions of the image alone."""
 
+import gc
+import os
 import threading
 
 import numpy as np
@@ -9,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from lwbench.commands import _building
-from lwbench.data import cache as caching
+from lwbench.data import pack as packing
 from lwbench.data import workers as threads
 from lwbench.data.augment import Augment
 from lwbench.data.draws import epoch_order
@@ -64,6 +66,14 @@ def photos(tmp_path_factory):
 
 def photo_source(photos, **arguments):
     return DATASETS.build({"builder": "folder", "root": str(photos), **arguments}).load(24)
+
+
+def packed_source(photos, **arguments):
+    """A set whose images were all used once, and so packed."""
+    first = data(photo_source(photos, **arguments), image_size=24)
+    for split in ("train", "test"):
+        list(first.eval_batches(split))
+    return photo_source(photos, **arguments)
 
 
 def test_batches_are_normalised_floats_in_channels_last():
@@ -227,7 +237,7 @@ def test_the_number_of_workers_changes_nothing(photos, workers):
 
 
 def test_a_packed_cache_gives_the_run_that_streaming_gives(photos, tmp_path):
-    streamed, packed = photo_source(photos), photo_source(photos, cache=str(tmp_path))
+    streamed, packed = photo_source(photos), packed_source(photos, cache=str(tmp_path))
     assert streamed.streaming and not packed.streaming
     assert (streamed.digest, streamed.mean, streamed.std) == (
         packed.digest,
@@ -241,32 +251,93 @@ def test_a_packed_cache_gives_the_run_that_streaming_gives(photos, tmp_path):
     assert all(torch.equal(a, b) for (a, _), (b, _) in zip(one, other, strict=True))
 
 
-def test_a_cache_is_decoded_once_and_made_anew_where_damaged(photos, tmp_path, monkeypatch, caplog):
-    photo_source(photos, cache=str(tmp_path))
-    written = []
-    write = caching.write_squares
-    monkeypatch.setattr(caching, "write_squares", lambda *a: written.append(a[0]) or write(*a))
-    photo_source(photos, cache=str(tmp_path))
-    assert written == []
+def test_a_pack_is_decoded_once_and_made_anew_where_damaged(photos, tmp_path, monkeypatch, caplog):
+    decoded = []
+    decode = threads.decode
+    monkeypatch.setattr(threads, "decode", lambda path: decoded.append(path) or decode(path))
+    first = data(photo_source(photos, cache=str(tmp_path)), image_size=24)
+    decoded.clear()  # those of which mean and deviation were computed
+    for epoch in range(3):
+        list(first.train_batches(epoch))
+    assert len(decoded) == 18
     path = next(tmp_path.glob("*-train-*.bin"))
     content = bytearray(path.read_bytes())
     content[1000] ^= 1
     path.write_bytes(content)
-    photo_source(photos, cache=str(tmp_path))
-    assert written == [path] and caplog.text.count("damaged") == 1
+    second = data(photo_source(photos, cache=str(tmp_path)), image_size=24)
+    decoded.clear()
+    list(second.train_batches(0))
+    assert len(decoded) == 18 and caplog.text.count("damaged") == 1
 
 
-def test_an_interrupted_cache_leaves_nothing_that_looks_finished(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(caching, "tag", lambda image: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        photo_source(photos, cache=str(tmp_path))
+def test_epochs_that_begin_in_their_middle_pack_the_images_that_are_left(photos, tmp_path):
+    plain = data(photo_source(photos), image_size=24, batch_size=4)
+    packed = data(photo_source(photos, cache=str(tmp_path)), image_size=24, batch_size=4)
+    for epoch, start in ((3, 3), (4, 2), (5, 0), (6, 0)):
+        assert bool(list(tmp_path.glob("*-train-*.bin"))) == (epoch == 6)
+        pairs = zip(
+            plain.train_batches(epoch, start), packed.train_batches(epoch, start), strict=True
+        )
+        assert all(torch.equal(a, b) and torch.equal(c, d) for (a, c), (b, d) in pairs)
+
+
+def test_an_unfinished_pack_is_removed_and_never_looks_finished(photos, tmp_path):
+    found = data(photo_source(photos, cache=str(tmp_path)), image_size=24, batch_size=4)
+    next(found.train_batches(0))
+    assert list(tmp_path.glob(".*.part")) and not list(tmp_path.glob("*.bin"))
+    del found
+    gc.collect()
     assert not [p for p in tmp_path.iterdir() if p.suffix != ".lock"]
 
 
-def test_a_cache_without_room_streams_instead(photos, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(caching.shutil, "disk_usage", lambda p: type("U", (), {"free": 10})())
+def test_a_pack_that_cannot_be_written_on_streams_the_same_images(photos, tmp_path, monkeypatch):
+    wanted = [images for images, _ in data(photo_source(photos), image_size=24).train_batches(1)]
+    found = data(photo_source(photos, cache=str(tmp_path)), image_size=24)
+    next(found.train_batches(0))  # some images are packed, and read from there
+    monkeypatch.setattr(packing.os, "pwrite", lambda *a: (_ for _ in ()).throw(OSError(28, "full")))
+    got = [images for images, _ in found.train_batches(1)]
+    assert all(torch.equal(a, b) for a, b in zip(wanted, got, strict=True))
+    assert not [p for p in tmp_path.iterdir() if p.suffix != ".lock"]
+
+
+def free_space(monkeypatch, nbytes):
+    monkeypatch.setattr(packing.shutil, "disk_usage", lambda p: type("U", (), {"free": nbytes})())
+
+
+def test_by_default_images_are_packed_in_a_quarter_of_the_free_space(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    need = 23 * (27 * 27 * 3 + packing.TAG_BYTES)
+    for free, is_packed in ((4 * need - 1, False), (4 * need + 1, True), (0, True)):
+        free_space(monkeypatch, free)
+        of = photo_source(photos, cache="auto")
+        assert (of.train.pack is not None) == is_packed
+        if is_packed:
+            list(data(of, image_size=24).eval_batches("train"))
+            list(data(of, image_size=24).eval_batches("test"))
+        assert bool(list((tmp_path / "lwbench").glob("*px-*.bin"))) == is_packed
+    assert "in every epoch" in of.packing and str(tmp_path / "lwbench") in of.packing
+    for off in (None, "false"):
+        assert photo_source(photos, cache=off).train.pack is None
+
+
+def test_new_packs_remove_those_that_were_not_used_for_the_longest_time(
+    photos, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "lwbench"
+    folder.mkdir()
+    for name, age in (("old-8px-a", 3), ("used-8px-b", 1), ("middle-8px-c", 2)):
+        (folder / f"{name}-v1.bin").write_bytes(bytes(20_000))
+        os.utime(folder / f"{name}-v1.bin", (10**9 - age, 10**9 - age))
+    monkeypatch.setattr(packing, "MOST_BYTES", 80_000)  # 50,485 of them for the photographs
+    assert packed_source(photos, cache="auto").train.images is not None
+    assert [path.name for path in folder.glob("*-8px-*.bin")] == ["used-8px-b-v1.bin"]
+
+
+def test_a_named_folder_without_room_streams_and_says_so(photos, tmp_path, monkeypatch):
+    free_space(monkeypatch, 10)
     found = photo_source(photos, cache=str(tmp_path))
-    assert found.streaming and "images stream" in caplog.text
+    assert found.train.pack is None and "decoded in every epoch" in found.packing
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -269,7 +269,7 @@ def _announce(run: Run, ready: Prepared, how_many: str) -> None:
         f"{metric(cost.macs['plain'])} MACs at {size} px, {data.num_classes} classes",
         f"data      {run.data_name}: {data.train_size:,} images to train on, "
         f"{data.test_size:,} to test on, {size} px, batch {config.batch_size}",
-        *(f"          {note}" for note in data.source.notes),
+        *(f"          {note}" for note in (*data.source.notes, data.packing) if note),
         *more,
         *([f"code      {code}"] if (code := described_code(config.model.spec)) else []),
         f"training  {plural(config.epochs, 'epoch')}, seed {config.seed}, {how}; about "

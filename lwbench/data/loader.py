@@ -1,10 +1,11 @@
 """Batches of normalised images on the device, for training and evaluation.
 
-Small sets lie on the device as one uint8 tensor, large ones stream from files; order and
+Small sets lie on the device as one uint8 tensor, large ones stream from files or packs; order and
 augmentation are functions of (seed, epoch, image) in both cases, see `draws`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -16,7 +17,7 @@ from ..errors import UsageError
 from .augment import Augment, soft_labels
 from .draws import Draws, epoch_order, evaluation_sample
 from .source import Source, Split
-from .workers import decoded_batches
+from .workers import Fit, Paths, decoded_batches
 
 Batch = tuple[Tensor, Tensor]
 
@@ -48,11 +49,13 @@ class Data:
             raise UsageError(
                 f"batch_size={batch_size}: mixup and cutmix mix pairs, so it must be even"
             )
-        train = source.train
+        train, packing = source.train, source.packing
         if augment.crops and train.paths:
             # crops are of whole images, of which a packed square has lost a part
             train = Split(train.labels, None, train.paths)
+            packing = "crop_scale cuts whole images: those to train on are decoded in every epoch"
         self.source, self.augment = source, augment
+        self.packing = packing  # where decoded images are kept, in a line
         self.name, self.class_names = source.name, source.class_names
         self.num_classes = len(source.class_names)
         self.image_size, self.batch_size, self.seed = image_size, batch_size, seed
@@ -128,7 +131,7 @@ class Data:
         # labels always fit; images may have to be copied batch by batch
         if images is not None and self._fits(images.nbytes):
             images = images.to(self.device)
-        return Split(split.labels.to(self.device), images, split.paths)
+        return replace(split, labels=split.labels.to(self.device), images=images)
 
     def _fits(self, nbytes: int) -> bool:
         # a quarter of what is free: the rest is for the network, its activations and other splits
@@ -148,6 +151,8 @@ class Data:
         `crop`: draws of resized crops, by which streamed images are cut to the window's size.
         """
         split = self._splits[name]
+        if split.images is None and split.pack and (packed := split.pack.finished()) is not None:
+            split = self._splits[name] = self._place(replace(split, images=packed))
         indices = [order[first:last] for first, last in bounds]
         streamed = self._stream(split, indices, crop) if split.images is None else None
         placed = order.to(self.device)
@@ -167,11 +172,19 @@ class Data:
 
     def _stream(self, split: Split, indices: list[Tensor], crop: Tensor | None) -> Iterator[Tensor]:
         paths = split.paths or []
-        # drawn for all images of the set, and cut in the threads that decode them
-        fits = None if crop is None else (partial(self._cut, crop[index]) for index in indices)
+        names = [[paths[i] for i in index.tolist()] for index in indices]
+        if crop is not None:
+            # drawn for all images of the set, and cut in the threads that decode them
+            fits = (partial(self._cut, crop[index]) for index in indices)
+            return self._decoded(names, self.source.window, fits)
+        return split.pack.batches(indices, self._decoded) if split.pack else self._decoded(names)
+
+    def _decoded(
+        self, batches: Sequence[Paths], side: int | None = None, fits: Iterable[Fit] | None = None
+    ) -> Iterator[Tensor]:
         return decoded_batches(
-            [[paths[i] for i in index.tolist()] for index in indices],
-            self.source.stored if crop is None else self.source.window,
+            batches,
+            side or self.source.stored,
             workers=self.workers,
             pinned=self.device.type == "cuda",
             fits=fits,

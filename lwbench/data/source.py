@@ -14,6 +14,7 @@ from ..errors import UsageError
 from ..runs.images import unlike_published
 from ..runs.schema import Images
 from .listing import UNLABELLED, Member
+from .pack import Pack
 
 log = logging.getLogger("lwbench")
 
@@ -25,12 +26,14 @@ class Split:
     """Images and their labels in canonical order; at least one of `images` and `paths` is given.
 
     `labels`: (N,) int64. `images`: (N, S, S, 3) uint8, in memory or mapped from a cache. `paths`: N
-    files that are decoded to S x S while training, where there are no `images`.
+    files that are decoded to S x S while training, where there are no `images`. `pack`: where
+    decoded files are kept on disk for later epochs.
     """
 
     labels: Tensor
     images: Tensor | None = None
     paths: list[Path | Member] | None = None
+    pack: Pack | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,8 +50,8 @@ class Source:
     files, see `sets.Dataset`. `content`: sha256 of the files' bytes, where the digest does
     not cover them, and `encoded` the sha256 of class names, labels and files in order, which no
     layout changes (see `content.Content`). `left_out`: unreadable files that are not part of the
-    set, as `path (reason)`. `notes`: what a reader of the results should
-    know, such as duplicate images.
+    set, as `path (reason)`. `notes`: what a reader of the results should know, such as duplicate
+    images. `packing`: where decoded images are kept, in a line.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Source:
     encoded: str | None = None
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    packing: str = ""
 
     def __post_init__(self) -> None:
         # said here, where every set passes, whoever loads it
@@ -113,7 +117,7 @@ class Source:
     @property
     def streaming(self) -> bool:
         """Whether images are decoded while training rather than held in memory."""
-        # a cache that could not be written leaves a set streaming although one is configured
+        # the first epoch with a cache streams, too
         return self.train.images is None
 
 

@@ -1,4 +1,4 @@
-"""Data sets of image files: decoded while training, or once into a cache on disk.
+"""Data sets of image files: decoded while training, and packed on disk where they fit.
 
 With `on_bad_image: skip` all files are decoded beforehand, to leave the unreadable ones out.
 """
@@ -17,10 +17,10 @@ from ..errors import shown
 from ..runs.cache import cache_folder, warn_not_cached
 from ..runs.files import read_json, write_atomically
 from ..runs.machine import usable_cores
-from .cache import cached_squares
 from .content import content_of, twin_notes
 from .decode import UNREAD
 from .listing import Listing, Member, some
+from .pack import Pack, packs
 from .source import Source, Split, channel_statistics
 from .splits import Splits, examined_classes
 from .workers import Found, decode_files, examined
@@ -62,7 +62,10 @@ def streamed_source(
     mean, std = channel_statistics(decode_files(sample, side))
     # the digest is of names and sizes, which an edited image may keep
     content = content_of(splits)
-    train, test = (_split(f"{name}-{part}", listing, side, cache) for part, listing in splits.parts)
+    found, packing = packs(name, splits, side, cache)
+    train, test = (
+        _split(listing, pack) for (_, listing), pack in zip(splits.parts, found, strict=True)
+    )
     return Source(
         name=name,
         class_names=splits.train.class_names,
@@ -78,14 +81,16 @@ def streamed_source(
         encoded=content.encoded,
         left_out=tuple(left_out),
         notes=(*splits.notes, *twin_notes(content.hashed)),
+        packing=packing,
     )
 
 
-def _split(name: str, listing: Listing, side: int, cache: str | None) -> Split:
+def _split(listing: Listing, pack: Pack | None) -> Split:
     return Split(
         labels=torch.tensor(listing.labels, dtype=torch.int64),
-        images=cached_squares(name, listing, side, cache) if cache else None,
+        images=pack.images() if pack else None,
         paths=[path if isinstance(path, Member) else Path(path) for path in listing.paths],
+        pack=pack,
     )
 
 

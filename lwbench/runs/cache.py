@@ -17,6 +17,7 @@ from .provenance import installed_version
 
 log = logging.getLogger("lwbench")
 
+AUTO, OFF = "auto", (None, "false")  # values of a `cache` key that are no folder
 MAX_ENTRIES = 5_000  # of one file, about 20 MB of configurations; the oldest are dropped
 MAX_FILES = 8  # of one name, one per state of what the results depend on; the oldest are removed
 
@@ -56,7 +57,7 @@ def _write(path: Path, name: str, known: dict[str, Any], most: int) -> None:
 
 def cache_folder(cache: str | None) -> Path:
     """Return the folder that a `cache` key names, or the user's cache."""
-    return Path(os.path.expanduser(cache)) if cache else cache_home()
+    return cache_home() if cache in (AUTO, *OFF) else Path(os.path.expanduser(str(cache)))
 
 
 @contextmanager

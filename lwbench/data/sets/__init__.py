@@ -59,9 +59,10 @@ class ImageFiles(Dataset):
     `find` scans the folders; None where they have to be downloaded, which `download` does. A tree
     without test images is split by `split_seed`. Images are stored as squares of `image_size /
     crop` px, of which training takes a random and evaluation the central window of `image_size`:
-    224 of 256 px with 0.875. `cache`: a folder for the decoded squares; without one, every epoch
-    decodes the files. `on_bad_image`: an unreadable file ends the run where it is read ("raise"),
-    or all such files are found beforehand and left out ("skip").
+    224 of 256 px with 0.875. `cache`: a folder for the decoded squares, or "auto" for the user's
+    cache, see `pack`; without one, every epoch decodes the files. `on_bad_image`: an
+    unreadable file ends the run where it is read ("raise"), or all such files are found beforehand
+    and left out ("skip").
     """
 
     name: str
