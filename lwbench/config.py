@@ -22,12 +22,14 @@ from .runs import network_file
 from .runs.cache import cached, digest
 from .runs.runconfig import Overrides, RunConfig, override_key
 from .runs.teacher import with_teacher
+from .runs.weights_id import with_weights_id
 
 GROUPS = ("model", "data", "optimizer", "scheduler", "experiment")
 # Keys that hold paths and names: their values are text as typed, whatever characters are in it.
 # One enclosing pair of quotes is removed, `null` is no value, and a leading `~` is expanded.
 TEXT_KEYS = (
-    "data.root", "data.cache", "data.name", "model.path", "out", "run", "checkpoint", "teacher",
+    "data.root", "data.cache", "data.name", "model.path", "out", "run", "teacher",
+    "weights", "predictions",
 )  # fmt: skip
 MAX_RUNS = 10_000  # of one sweep; range(1e9) is a slip
 Plain = dict[str, Any]
@@ -70,7 +72,7 @@ def train_configs(requests: Iterable[Overrides]) -> dict[Overrides, RunConfig]:
         files += sorted(path for group in GROUPS for path in (folder / group).rglob("*.yaml"))
     version = digest(files, ("hydra-core", "omegaconf", "lwbench"))
     found = cached("runs", version, by_key, make)
-    # a network's file, or a teacher, may change while the files of configuration stay the same
+    # a network's file, a teacher or weights may change while files of configuration stay the same
     return {request: _run_config(request, *found[key]) for key, request in by_key.items()}
 
 
@@ -225,7 +227,7 @@ def _composed(verb: str, overrides: Sequence[str]) -> tuple[dict[str, Any], dict
 def _run_config(
     overrides: Sequence[str], values: Mapping[str, Any], choices: Mapping[str, str]
 ) -> RunConfig:
-    config = RunConfig.of(with_teacher(_completed(values)), choices)
+    config = RunConfig.of(with_teacher(with_weights_id(_completed(values))), choices)
     config.check_effect(overrides)
     return config
 

@@ -234,8 +234,8 @@ def test_eval_compares_nothing_on_other_images_and_loads_them_once(
     with_result, capsys, monkeypatch, tmp_path
 ):
     loaded = []
-    build = eval.built_data
-    monkeypatch.setattr(eval, "built_data", lambda *a, **k: loaded.append(a) or build(*a, **k))
+    build = eval.configured_data
+    monkeypatch.setattr(eval, "configured_data", lambda *a, **k: loaded.append(a) or build(*a, **k))
     assert main(["eval", with_result()]) == 0 and len(loaded) == 1
     capsys.readouterr()
     for split in ("train", "test"):

@@ -136,7 +136,7 @@ def test_overrides_of_train_are_answered_before_any_data_is_read(cases, monkeypa
     def no_data(*arguments, **keywords):
         raise UsageError("all of it was right")
 
-    monkeypatch.setattr(_training, "built_data", no_data)
+    monkeypatch.setattr(_training, "configured_data", no_data)
 
     @cases
     @given(overrides_of("train"), st.sampled_from([[], [], ["--cfg"]]))

@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from ..engine import threads
 from ..errors import UsageError
 from ..registry import Spec, validated
 from ..runs.cache import cached
 from ..runs.provenance import cpu_model
+from ..runs.runconfig import RunConfig
 from ._counting import content_digest
 
 EVALUATION_SAMPLE = 10_000  # training images: an accuracy within 1 point, decoded in half a minute
@@ -34,6 +36,12 @@ def resolved_device(name: str) -> "torch.device":
         reason = str(error).splitlines()[0][:120]
         raise UsageError(f"device={name} is not available: {reason}; use auto or cpu") from None
     return device
+
+
+def prepared_device(name: str) -> "torch.device":
+    """`resolved_device`, with threads configured before torch is imported, which starts them."""
+    threads.configure()
+    return resolved_device(name)
 
 
 def device_name(device: "torch.device") -> str:
@@ -81,6 +89,19 @@ def train_images_to_evaluate(choice: bool | str, data: "Data") -> int:
         choice = "sample" if data.source.train.paths else True
     most = EVALUATION_SAMPLE if choice == "sample" else data.train_size
     return min(most, data.train_size) if choice else 0
+
+
+def configured_data(config: RunConfig, spec: Spec, device: "torch.device") -> "Data":
+    """The data set of a run, as `built_data` makes it; `spec`: its validated builder."""
+    return built_data(
+        spec,
+        config.augment,
+        image_size=config.image_size,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        device=device,
+        workers=config.num_workers,
+    )
 
 
 def measured_cost(

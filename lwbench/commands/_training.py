@@ -19,8 +19,8 @@ from ..runs.runconfig import RunConfig
 from ..runs.schema import Images, Result
 from ..runs.sources import allow, described_code, store_code
 from ._building import (
-    built_data,
     check_batch_of_one,
+    configured_data,
     device_name,
     measured_cost,
     resolved_device,
@@ -28,6 +28,7 @@ from ._building import (
 )
 from ._images import check_finished
 from ._recipe import BuiltTeacher, built_teacher, recipe_lines
+from ._weights import initial_weights
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +55,7 @@ class Prepared:
     cost: "Complexity"
     schedule: Callable[[float], float]
     teacher: BuiltTeacher | None
+    initial: list[str]  # what was loaded and frozen, for the announcement
 
 
 def train(config: RunConfig) -> Run:
@@ -97,15 +99,7 @@ def _prepared(config: RunConfig) -> Prepared:
     precision = resolved_precision(config.precision, device)
     allow(config.model.spec)  # a network in a file that this command names
     groups = specs(config)
-    data = built_data(
-        groups.data,
-        config.augment,
-        image_size=config.image_size,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        device=device,
-        workers=config.num_workers,
-    )
+    data = configured_data(config, groups.data, device)
     data.source.require_trainable()
     teacher = built_teacher(config, data, device)
     torch.manual_seed(config.seed)  # right before the weights are drawn
@@ -113,6 +107,7 @@ def _prepared(config: RunConfig) -> Prepared:
     cost = measured_cost(
         model, config.model.spec, data.num_classes, config.image_size, config.model_name
     )
+    initial = initial_weights(model, groups.model, config, data.num_classes)
     if config.batch_size == 1:
         check_batch_of_one(model, config.image_size)
     if device.type == "cpu":  # after counting, before steps are timed to choose the threads
@@ -129,6 +124,7 @@ def _prepared(config: RunConfig) -> Prepared:
         cost,
         groups.scheduler.build(config.lr, config.epochs),
         teacher,
+        initial,
     )
 
 
@@ -169,15 +165,19 @@ def _recorded(run: Run, ready: Prepared) -> Result:
 def _trained(run: Run, ready: Prepared) -> dict[str, Any]:
     import torch
 
+    from ..engine.freezing import scale_last_layer
     from ..engine.inputs import Settings
     from ..engine.train import Training
 
     config, model = ready.config, ready.model
     model.to(ready.device).to(memory_format=torch.channels_last)
+    optimizer = ready.groups.optimizer.build(model)
+    if config.head_lr_factor is not None:
+        scale_last_layer(optimizer, model, ready.data.num_classes, config.head_lr_factor)
     training = Training(
         model,
         ready.data,
-        ready.groups.optimizer.build(model),
+        optimizer,
         ready.schedule,
         run=run,
         settings=Settings(
@@ -272,6 +272,7 @@ def _announce(run: Run, ready: Prepared, how_many: str) -> None:
         *(f"          {note}" for note in (*data.source.notes, data.packing) if note),
         *more,
         *([f"code      {code}"] if (code := described_code(config.model.spec)) else []),
+        *ready.initial,
         f"training  {plural(config.epochs, 'epoch')}, seed {config.seed}, {how}; about "
         f"{gibibytes(expected)} of memory besides the libraries (an estimate){share}",
         f"run       {run.path}",

@@ -1,26 +1,26 @@
-"""Evaluate a run, or a checkpoint, again."""
+"""Evaluate a run again, or weights from elsewhere."""
 
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import NonNegativeInt, PositiveInt
-
 from ..config import command_values, specs, typed_values
-from ..engine import threads
 from ..errors import LwbenchError, UsageError
 from ..logs import console
-from ..registry import DATASETS, MODELS, Spec, validated
+from ..registry import Spec
 from ..runs.directory import Run
 from ..runs.images import differences, is_same, require_same_classes
-from ..runs.runconfig import Group, ImageSize, Precision, RunConfig
+from ..runs.runconfig import Precision, RunConfig
 from ..runs.schema import Figures, Result
 from ..runs.sources import allow, stored_code
-from ._building import built_data, resolved_device
+from ._building import configured_data, prepared_device
+from ._eval_weights import evaluate_weights
+from ._figures import figure_line, write_predictions
 from ._keys import Key, help_of_groups
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from ..data.loader import Data
     from ..engine.evaluate import Evaluation
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 FLAGS: tuple[str, ...] = ()
 KEYS: dict[str, Key] = {}
 # keys that an evaluation of a run may change; all others belong to the run
-FREE = ("device", "batch_size", "workers", "precision", "data", "data.root", "data.cache")
+FREE = (
+    "device", "batch_size", "workers", "precision", "data", "data.root", "data.cache",
+    "predictions",
+)  # fmt: skip
 # What rounding on another processor may change; a larger difference has another cause.
 TOP1_TOLERANCE = 0.02  # percentage points
 LOSS_TOLERANCE = 1e-4
@@ -39,7 +42,12 @@ def help() -> str:
 
 
 def run(arguments: list[str], flags: set[str]) -> int:
-    """Evaluate `run=<directory>`, or `checkpoint=<file>` with model and data."""
+    """Evaluate `run=<directory>`, or `weights=...` with model and data."""
+    # weights= had another name
+    former = "checkpoint="
+    arguments = [
+        "weights=" + a.removeprefix(former) if a.startswith(former) else a for a in arguments
+    ]
     changes = (
         typed_values(arguments, "eval") if any(a.startswith("run=") for a in arguments) else {}
     )
@@ -48,29 +56,9 @@ def run(arguments: list[str], flags: set[str]) -> int:
         trust_code = changes.pop("trust_code", False) is True
         return evaluate_run(Run(directory), changes | _other_data(arguments, changes), trust_code)
     ((values, _),) = command_values("eval", [arguments])
-    if values["checkpoint"] is None:
-        raise UsageError("eval needs run=<run directory>, or checkpoint=<file> with model and data")
-    return evaluate_checkpoint(values)
-
-
-class Options:
-    """The keys of an evaluation besides model and data; the signature is their schema."""
-
-    def __init__(
-        self,
-        *,
-        checkpoint: str,
-        run: str | None = None,
-        batch_size: PositiveInt,
-        image_size: ImageSize,
-        device: str = "auto",
-        precision: Precision = "auto",
-        workers: NonNegativeInt | None = None,
-        trust_code: bool = False,
-    ) -> None:
-        self.path = Path(checkpoint)
-        self.batch_size, self.image_size = batch_size, image_size
-        self.device, self.precision, self.workers = device, precision, workers or 0
+    if values["weights"] is None:
+        raise UsageError("eval needs run=<run directory>, or weights=<file> with model and data")
+    return evaluate_weights(values)
 
 
 def evaluate_run(run: Run, changes: dict[str, Any], trust_code: bool = False) -> int:
@@ -79,31 +67,15 @@ def evaluate_run(run: Run, changes: dict[str, Any], trust_code: bool = False) ->
     `trust_code`: whether the code of a network's file, which the run directory keeps, may run.
     Raises LwbenchError where they differ by more than rounding does.
     """
+    predictions = changes.pop("predictions", None)
     for key in changes:
         if key not in FREE:
             raise UsageError(f"{key!r} belongs to the run; free are: {', '.join(FREE)}")
-    stored, recorded = run.read_config(), run.read_result()
-    _check_result(run, stored, recorded)
+    config, recorded = run_to_evaluate(run, changes, trust_code)
     environment = run.environment()
-    # "auto" means what it meant in training, not what it would mean on this device
-    precision = {"precision": recorded.precision} if recorded else {}
-    config = stored.changed(
-        _recorded_root(run, stored) | stored_code(stored.model.spec, run.path) | precision | changes
-    )
-    if trust_code:
-        allow(config.model.spec)
     groups = specs(config)
-    device = _prepare(config.device)
-    data = built_data(
-        groups.data,
-        config.augment,
-        image_size=config.image_size,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        device=device,
-        workers=config.num_workers,
-    )
-    data.source.require_labels()
+    device = prepared_device(config.device)
+    data = configured_data(config, groups.data, device)
     images = data.source.images(config.data_root)
     require_same_classes(environment.data, images, str(run.path))
     other_images = not is_same(environment.data, images)
@@ -112,18 +84,22 @@ def evaluate_run(run: Run, changes: dict[str, Any], trust_code: bool = False) ->
             f"{run.path} was made with other images: {differences(environment.data, images)}\n"
             "data.root=<folder> evaluates it on the images of that folder"
         )
+    if predictions is not None:
+        _predict(run, groups.model, data, config.precision, device, Path(predictions))
+        if bool((data.source.test.labels < 0).any()):
+            return 0  # images without labels: there is no accuracy
+    data.source.require_labels()
     incomparable = _incomparable(recorded, other_images, config, device)
     problems = []
     for which, file in (("final", "last.pt"), ("best", "best.pt")):
         path = run.checkpoints / file
-        found = _evaluated(
-            path, groups.model, data, config.precision, device, environment.threads, of_run=True
-        )
+        model = run_network(path, groups.model, data.num_classes, device, environment.threads)
+        found = evaluated(model, path, data, config.precision, device)
         if recorded is None or incomparable:
-            _print(which, found, incomparable)
+            console().print(figure_line(which, found, incomparable))
             continue
         before = getattr(recorded, which)
-        _print(which, found, _compared(found, before))
+        console().print(figure_line(which, found, _compared(found, before)))
         if not _is_close(found, before):
             problems.append(which)
     if problems:
@@ -133,6 +109,22 @@ def evaluate_run(run: Run, changes: dict[str, Any], trust_code: bool = False) ->
             "the weights, the code or a library may have changed since: see env.json"
         )
     return 0
+
+
+def run_to_evaluate(
+    run: Run, changes: dict[str, Any], trust_code: bool
+) -> tuple[RunConfig, Result | None]:
+    """The configuration of a run with changes, and its result; `trust_code`: see `evaluate_run`."""
+    stored, recorded = run.read_config(), run.read_result()
+    _check_result(run, stored, recorded)
+    # "auto" means what it meant in training, not what it would mean on this device
+    precision = {"precision": recorded.precision} if recorded else {}
+    config = stored.changed(
+        _recorded_root(run, stored) | stored_code(stored.model.spec, run.path) | precision | changes
+    )
+    if trust_code:
+        allow(config.model.spec)
+    return config, recorded
 
 
 def _incomparable(
@@ -185,77 +177,46 @@ def _recorded_root(run: Run, config: RunConfig) -> dict[str, Any]:
     return {"data.root": root} if root and config.data_root else {}
 
 
-def evaluate_checkpoint(values: dict[str, Any]) -> int:
-    """Evaluate a file of weights of a configured network on a data set."""
-    own = {key: value for key, value in values.items() if key not in ("model", "data")}
-    options = Options(**validated(Options, own, ""))
-    model, data_group = (Group.model_validate(values[kind]) for kind in ("model", "data"))
-    allow(values["model"])  # a network in a file that this command names
-    device = _prepare(options.device)
-    data = built_data(
-        DATASETS.spec(data_group.spec),
-        {},
-        image_size=options.image_size,
-        batch_size=options.batch_size,
-        seed=0,
-        device=device,
-        workers=options.workers,
-    )
-    data.source.require_labels()
-    # weights in a run directory were trained on the classes that are recorded there
-    trained = Run(options.path.absolute().parent.parent).environment().data
-    require_same_classes(trained, data.source.images(None), str(options.path))
-    spec = MODELS.spec(model.spec)
-    found = _evaluated(options.path, spec, data, options.precision, device)
-    _print(options.path.name, found)
-    return 0
+def run_network(
+    path: Path, spec: Spec, num_classes: int, device: "torch.device", num_threads: int | None
+) -> "nn.Module":
+    """The network of a run with the weights of a checkpoint that the run is judged by.
 
-
-def _prepare(device: str) -> "torch.device":
-    threads.configure()
-    return resolved_device(device)
-
-
-def _evaluated(
-    path: Path,
-    spec: Spec,
-    data: "Data",
-    precision: Precision,
-    device: "torch.device",
-    num_threads: int | None = None,
-    of_run: bool = False,
-) -> "Evaluation":
-    """Evaluate on the test images; with the run's number of threads the digits are the run's.
-
-    `of_run`: the weights that the run of a checkpoint is judged by, see `averaging.delivered`.
+    With the run's number of threads, which is set, the digits are the run's.
     """
     import torch
 
     from ..engine import checkpoint
     from ..engine.averaging import delivered
-    from ..engine.evaluate import evaluate
-    from ..engine.precision import autocast, resolved_precision
     from ..engine.weights import check_fits, load_weights
     from ..layers import depthwise
     from ..measure.data_free import outline
 
     if num_threads is not None:
         torch.set_num_threads(num_threads)
-    state = checkpoint.load(path)
-    if of_run:
-        state = delivered(state)
+    state = delivered(checkpoint.load(path))
     try:
         # sizes are compared before memory is allocated for them
-        without_weights = outline(lambda: spec.build(data.num_classes))
+        without_weights = outline(lambda: spec.build(num_classes))
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     check_fits(without_weights, state, path)
-    model = spec.build(data.num_classes)
+    model: nn.Module = spec.build(num_classes)
     if remark := load_weights(model, state, path):
         console().print(f"{path}: {remark}")
     model.to(device).to(memory_format=torch.channels_last)
     if device.type == "cpu":  # as in training, or the last digits differ
         depthwise.accelerate(model)
+    return model
+
+
+def evaluated(
+    model: "nn.Module", path: Path, data: "Data", precision: Precision, device: "torch.device"
+) -> "Evaluation":
+    """Evaluate on the test images. Raises LwbenchError where the loss is not finite."""
+    from ..engine.evaluate import evaluate
+    from ..engine.precision import autocast, resolved_precision
+
     cast = autocast(resolved_precision(precision, device), device)
     found = evaluate(model, data.eval_batches("test"), data.num_classes, autocast=cast)
     if not math.isfinite(found.loss):
@@ -265,6 +226,22 @@ def _evaluated(
     return found
 
 
+def _predict(
+    run: Run, spec: Spec, data: "Data", precision: Precision, device: "torch.device", file: Path
+) -> None:
+    """Write what the final weights take each test image for."""
+    from ..engine.evaluate import predict
+    from ..engine.precision import autocast, resolved_precision
+
+    path, num_threads = run.checkpoints / "last.pt", run.environment().threads
+    model = run_network(path, spec, data.num_classes, device, num_threads)
+    cast = autocast(resolved_precision(precision, device), device)
+    predictions, probability = predict(model, data.eval_batches("test"), autocast=cast)
+    test = data.source.test
+    names, labels = test.paths or range(len(test)), test.labels.cpu().numpy()
+    write_predictions(file, names, labels, predictions, probability, data.class_names)
+
+
 def _check_result(run: Run, config: RunConfig, recorded: Result | None) -> None:
     """A run directory may come from anyone. Raises UsageError if config and result disagree."""
     if recorded is not None and recorded.identity != config.identity:
@@ -272,8 +249,3 @@ def _check_result(run: Run, config: RunConfig, recorded: Result | None) -> None:
             f"{run.path / 'config.yaml'} was changed: its identity is {config.identity}, the "
             f"result's is {recorded.identity}"
         )
-
-
-def _print(which: str, found: "Evaluation", remark: str = "") -> None:
-    line = f"{which}: top-1 {found.top1:.4f} %  top-5 {found.top5:.4f} %  loss {found.loss:.6f}"
-    console().print(f"{line}  {remark}".rstrip())

@@ -15,7 +15,8 @@ from .precision import Autocast
 class Evaluation:
     """Mean cross-entropy, top-1 and top-5 in percent.
 
-    `cells`: true class * num_classes + predicted class of each image, (N,) int64.
+    `cells`: true class * num_classes + predicted class of each image, (N,) int64. `probability`:
+    of the predicted class, (N,) float32, where it was asked for.
     """
 
     loss: float
@@ -23,6 +24,17 @@ class Evaluation:
     top5: float
     cells: np.ndarray
     num_classes: int
+    probability: np.ndarray | None = None
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The true class of each image, (N,) int64."""
+        return self.cells // self.num_classes
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """The predicted class of each image, (N,) int64."""
+        return self.cells % self.num_classes
 
     @property
     def confusion(self) -> np.ndarray:
@@ -47,17 +59,20 @@ def evaluate(
     *,
     autocast: Autocast,
     after_batch: Callable[[], None] = lambda: None,
+    probabilities: bool = False,
 ) -> Evaluation:
     """Evaluate `model` in eval mode on batches of images (N, C, H, W) and labels (N,).
 
     With fewer than five classes, top-5 is over all of them. `after_batch` is called after each
-    batch and may raise. The model's mode is restored.
+    batch and may raise. `probabilities`: also keep that of each predicted class. The model's mode
+    is restored.
     """
     was_training = model.training
     # running statistics in batch norms, no dropout
     model.eval()
     sums: Tensor | None = None
     cells: list[Tensor] = []
+    certain: list[Tensor] = []
     count = 0
     try:
         for images, labels in batches:
@@ -71,6 +86,8 @@ def evaluate(
             loss = F.cross_entropy(logits, labels, reduction="sum").double()
             batch = torch.stack([loss, hits[:, 0].sum().double(), hits.sum().double()])
             cells.append(labels * num_classes + top[:, 0])
+            if probabilities:
+                certain.append(logits.softmax(1).amax(1))
             # sums stay on the device: reading them would wait for it in every batch; in float64
             # they are exact enough not to depend on the batch size
             sums = batch if sums is None else sums + batch
@@ -87,4 +104,24 @@ def evaluate(
         top5=100 * top5 / count,
         cells=torch.cat(cells).cpu().numpy(),
         num_classes=num_classes,
+        probability=torch.cat(certain).cpu().numpy() if certain else None,
     )
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, autocast: Autocast
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the predicted class of each image, (N,) int64, and its probability, (N,) float32.
+
+    Labels are not used. The model is left in eval mode.
+    """
+    model.eval()
+    found: list[tuple[Tensor, Tensor]] = []
+    for images, _ in batches:
+        with autocast():
+            logits = model(images)
+        probability, predicted = logits.float().softmax(1).max(1)
+        found.append((predicted.cpu(), probability.cpu()))
+    predicted, probability = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+    return predicted, probability

@@ -18,6 +18,7 @@ from . import checkpoint, state
 from .accumulation import Cycles
 from .distill import Teacher
 from .evaluate import Evaluation, evaluate
+from .freezing import train_mode
 from .inputs import Batches, Progress, Settings, Split
 from .offsets import is_deformable, offset_arrays, offset_statistics
 from .recorder import Arrays, Recorder
@@ -107,7 +108,7 @@ class Training:
         begin, before = time.monotonic(), at.train_seconds
         if at.sums is None:
             at.sums = torch.zeros(2, device=self.device, dtype=torch.float64)
-        self.model.train()
+        train_mode(self.model)
         for images, labels in data.train_batches(at.epoch, at.step):
             at.sums += self.step(images, labels, at.epoch, at.step)
             at.step += 1

@@ -5,10 +5,11 @@ from typing import Any
 
 # Keys that cannot change the result, or that stand beside the identity in the directory's name
 # (the seed). `data.recipe` only holds defaults that other keys refer to. Which network `teacher`
-# is, wherever it lies, is in `distillation.network`.
+# is, wherever it lies, is in `distillation.network`; which weights `weights` are, in `weights_id`.
 NOT_IDENTIFYING = {
     "seed", "device", "workers", "threads", "jobs", "out", "force", "extend", "checkpoint",
     "evaluate_train", "data.root", "data.cache", "data.recipe", "model.path", "teacher",
+    "weights",
 }  # fmt: skip
 # Keys that always enter the identity. Every other key is left out while it has a value that means
 # "switched off", so that a key added by a later version leaves existing runs valid.

@@ -105,6 +105,9 @@ class RunConfig(_Keys):
     final weights are evaluated on all training images, on a sample or on none. `accumulate`:
     batches whose gradients make one optimizer step. `ema`: largest decay of the moving average of
     the weights. `eval_every`: epochs from one evaluation to the next. `teacher`: a run's directory.
+    `weights`: where the initial weights are; `weights_id`: what they are, see `runs.weights_id`.
+    `freeze`: patterns of names of parameters that are not trained. `head_lr_factor`: a multiple of
+    the learning rate, for the last layer.
     """
 
     seed: Seed = 0
@@ -129,6 +132,11 @@ class RunConfig(_Keys):
     force: bool = False
     extend: bool = False
     checkpoint: CheckpointKeys = CheckpointKeys()
+    weights: str | None = None
+    weights_id: str | None = None
+    weights_partial: bool = False
+    freeze: str | list[str] | None = None
+    head_lr_factor: PositiveFloat | None = None
     model: Group
     data: Group
     optimizer: Group
@@ -214,6 +222,11 @@ class RunConfig(_Keys):
         return float((self.optimizer.model_extra or {})["lr"])
 
     @property
+    def frozen(self) -> list[str]:
+        """The patterns under `freeze`."""
+        return [self.freeze] if isinstance(self.freeze, str) else list(self.freeze or ())
+
+    @property
     def num_workers(self) -> int:
         """Threads that decode images; one per core unless the user says otherwise."""
         return usable_cores() if self.workers is None else self.workers
@@ -254,7 +267,9 @@ class RunConfig(_Keys):
 
     def written(self, keys: Iterable[str]) -> Overrides:
         """The keys with their values as overrides of a command line: `epochs=10`."""
-        return tuple(f"{key}={_text(self.flat.get(key))}" for key in keys)
+        # the identity of weights is no key of the command line: their location is
+        names = ("weights" if key == "weights_id" else key for key in keys)
+        return tuple(f"{name}={_text(self.flat.get(name))}" for name in names)
 
     def changed(self, changes: Mapping[str, Any]) -> "RunConfig":
         """A copy with other values under dotted keys, validated again."""
