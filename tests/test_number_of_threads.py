@@ -9,6 +9,7 @@ import torch
 from lwbench.cli import main
 from lwbench.config import train_config
 from lwbench.engine import threads
+from lwbench.engine.load import LoadWatch
 from lwbench.runs.directory import Run
 
 QUICK = ["model=mb0", "epochs=1", "batch_size=512", "device=cpu"]
@@ -91,3 +92,15 @@ def test_the_number_is_not_part_of_the_identity():
 def test_other_values_are_refused(value, capsys):
     assert main(["train", f"threads={value}"]) == 2
     assert "threads" in capsys.readouterr().err
+
+
+def test_a_change_of_load_is_one_line_in_the_log(caplog):
+    caplog.set_level("INFO", "lwbench")
+    watch = LoadWatch()
+    for number, rate in enumerate([90, 100, 110, 80, 50, 40, 30, 60, 95, 100, 60], 1):
+        watch.epoch(number, rate)
+    slow, again, slow_again = (record.getMessage() for record in caplog.records)
+    assert slow.startswith("epoch 5: 50 images/s, 95 before; this process computed on ")
+    assert "cores on average, load average" in slow
+    assert again == "epoch 9: 95 images/s, as fast as before again"
+    assert slow_again.startswith("epoch 11: 60 images/s, 98 before")

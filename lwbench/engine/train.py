@@ -20,6 +20,7 @@ from .distill import Teacher
 from .evaluate import Evaluation, evaluate
 from .freezing import train_mode
 from .inputs import Batches, Progress, Settings, Split
+from .load import LoadWatch
 from .offsets import is_deformable, offset_arrays, offset_statistics
 from .recorder import Arrays, Recorder
 from .signals import Interrupted, Signals
@@ -71,6 +72,7 @@ class Training:
         self.is_deformable = is_deformable(model)
         self.at = Position()
         self._recorder = Recorder(run)
+        self._load = LoadWatch()
         self._signals = Signals()
         self._save_every, self._saved = save_every, time.monotonic()  # seconds
         self._began = 0, 0  # finished epochs, and steps of the whole run, when this start began
@@ -182,6 +184,7 @@ class Training:
         at = self.at
         at.rows.append(row)
         self._recorder.epoch(at.rows)
+        self._load.epoch(row["epoch"], row["images_per_s"])
         # of equally good epochs the first; its figures are reported beside those of the last one,
         # since it was chosen on the test images
         if row.get("test_top1", -1.0) > at.best.get("test_top1", -1.0):
