@@ -387,6 +387,7 @@ def test_threads_end_when_an_epoch_is_left_early(photos):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_gives_the_batches_of_the_cpu():
     mix = Augment(crop_padding=2, flip=True, rotation=20.0, erasing=0.5, mixup=0.2, cutmix=1.0)
     here, there = (data(source(200), augment=mix, device=d) for d in ("cpu", "cuda"))

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..errors import UsageError
 from .augment import Augment, soft_labels
 from .draws import Draws, epoch_order, evaluation_sample
+from .prefetch import copied_ahead
 from .source import Source, Split
 from .workers import Fit, Paths, decoded_batches
 
@@ -154,20 +155,16 @@ class Data:
         if split.images is None and split.pack and (packed := split.pack.finished()) is not None:
             split = self._splits[name] = self._place(replace(split, images=packed))
         indices = [order[first:last] for first, last in bounds]
-        streamed = self._stream(split, indices, crop) if split.images is None else None
         placed = order.to(self.device)
-        for first, last in bounds:
+        if split.images is None:
+            batches = self._stream(split, indices, crop)
+        elif split.images.device == self.device:
+            batches = (split.images.index_select(0, placed[first:last]) for first, last in bounds)
+        else:
+            # a cache on disk that is larger than the device's memory
+            batches = (split.images.index_select(0, index) for index in indices)
+        for (first, last), images in zip(bounds, copied_ahead(batches, self.device), strict=True):
             index = placed[first:last]
-            if split.images is None:
-                assert streamed is not None
-                images = next(streamed)
-            elif split.images.device == self.device:
-                images = split.images.index_select(0, index)
-            else:
-                # a cache on disk that is larger than the device's memory
-                images = split.images.index_select(0, order[first:last])
-            # streamed images are in page-locked memory: the copy overlaps with computation
-            images = images.to(self.device, non_blocking=True)
             yield index, images, split.labels.index_select(0, index)
 
     def _stream(self, split: Split, indices: list[Tensor], crop: Tensor | None) -> Iterator[Tensor]:

@@ -1,9 +1,6 @@
 """Numeric precision of the forward pass, and its compilation."""
 
-import atexit
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -12,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
+from ..paths import cache_home
 from ..runs.runconfig import Precision
+from .compile_cache import use_cache
 
 Autocast = Callable[[], AbstractContextManager[object]]
 
@@ -39,12 +38,9 @@ def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
     """Return `model` compiled by torch.compile; without a compiler it runs as it is."""
     import torch._dynamo
 
-    # A process that is killed while it compiles leaves empty libraries in the cache, on which every
-    # later process that shares it fails. So each process has a cache of its own and removes it.
     if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
-        folder = tempfile.mkdtemp(prefix="lwbench-inductor-")
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        folder = use_cache(cache_home() / "inductor" / torch.__version__)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
     # what cannot be compiled, or has no compiler, is executed as written
     torch._dynamo.config.suppress_errors = True
     return torch.compile(model)

@@ -39,16 +39,20 @@ class Recorder:
         """Take the weights of the best epoch so far; `checkpoint` must follow before training."""
         self._best = state
 
-    def checkpoint(self, state: dict[str, Any], *, epochs: int, steps: int) -> bool:
+    def checkpoint(
+        self, state: dict[str, Any], *, epochs: int, steps: int, cuda_graph: bool | None = None
+    ) -> bool:
         """Write best.pt and last.pt, and return whether that worked.
 
         The former last.pt becomes previous.pt. `epochs` and `steps`: what this start of the run has
-        trained, for env.json.
+        trained, for env.json; `cuda_graph`: whether steps are replayed, None on CPUs.
         """
         self._last = state
         is_saved = self._attempt(self._write_checkpoints)
         if is_saved:
-            self._attempt(lambda: self.run.record_progress(epochs=epochs, steps=steps))
+            self._attempt(
+                lambda: self.run.record_progress(epochs=epochs, steps=steps, cuda_graph=cuda_graph)
+            )
         elif self._best is not None:
             # training goes on to change these very tensors, and may make them worse
             self._best = copy.deepcopy(self._best)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .accumulation import Cycles
 from .averaging import WeightAverage
+from .cuda_graph import Capture, CudaCapture, GraphedStep
 from .distill import Teacher
 from .inputs import Settings
 from .optimizers import eager_step
@@ -41,6 +42,26 @@ class TrainStep:
         self.forward = compiled(model) if settings.compile else model
         self.average = WeightAverage(model, settings.ema) if settings.ema else None
         self._eager_step = eager_step(optimizer)
+        # one tensor a group: a replayed step reads its learning rate from there
+        self._rates: list[Tensor] = []
+        self.graph: GraphedStep | None = None
+        if device.type == "cuda" and self._can_be_captured():
+            self.use_graph(CudaCapture(device))
+
+    def _can_be_captured(self) -> bool:
+        """Whether a step is the same kernels each time, without a look at a result."""
+        is_plain = not (self.scaler.is_enabled() or self.settings.compile or self.teacher)
+        # other optimizers count their steps on the CPU
+        is_sgd = type(self.optimizer) is torch.optim.SGD
+        return is_plain and is_sgd and self.settings.accumulate == 1
+
+    def use_graph(self, capture: Capture) -> None:
+        """Replay steps as graphs from now on; also those that are not read rates from tensors."""
+        device = next(self.model.parameters()).device
+        self._rates = [torch.zeros((), device=device) for _ in self.optimizer.param_groups]
+        self.graph = GraphedStep(
+            self._captured, capture, lambda: self.optimizer.zero_grad(set_to_none=True)
+        )
 
     @property
     def delivered(self) -> nn.Module:
@@ -53,6 +74,38 @@ class TrainStep:
         The optimizer takes its step after the last batch of a cycle. `epoch`, `batch`: the
         position, from 0.
         """
+        if self.graph is None:
+            return self._computed(images, labels, epoch, batch)
+        self._set_rates(epoch, batch)
+        sums = self.graph(images, labels)
+        if self.average:
+            self.average.update(self.cycles.steps(epoch, batch))
+        return sums
+
+    def _captured(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The part of a step that is the same for every batch of a shape."""
+        sums, loss = self._forward(images, labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._clip_and_step()
+        return sums
+
+    def _computed(self, images: Tensor, labels: Tensor, epoch: int, batch: int) -> Tensor:
+        sums, loss = self._forward(images, labels)
+        if batch == self.cycles.first(batch):
+            # freed rather than filled with zeros: the backward pass writes them anew
+            self.optimizer.zero_grad(set_to_none=True)
+        share = self.cycles.share(batch, len(images))
+        self.scaler.scale(loss if share == 1 else loss * share).backward()
+        if self.cycles.ends_with(batch):
+            self._set_rates(epoch, batch)
+            self._clip_and_step()
+            if self.average:
+                self.average.update(self.cycles.steps(epoch, batch))
+        return sums
+
+    def _forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sums of a batch, shape (2,), and the loss to be minimised."""
         with self.autocast():
             logits = self.forward(images)
         # the loss in float32, whatever the network computes in
@@ -60,25 +113,22 @@ class TrainStep:
         loss = F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
         if self.teacher:
             loss = self.teacher.blended(loss, images, logits, self.autocast)
-        if batch == self.cycles.first(batch):
-            # freed rather than filled with zeros: the backward pass writes them anew
-            self.optimizer.zero_grad(set_to_none=True)
-        share = self.cycles.share(batch, len(images))
-        self.scaler.scale(loss if share == 1 else loss * share).backward()
-        if self.cycles.ends_with(batch):
-            self._update(epoch, batch)
         with torch.no_grad():
             # of mixed labels (mixup, cutmix) the larger share counts
             truth = labels if labels.ndim == 1 else labels.argmax(1)
             correct = (logits.argmax(1) == truth).sum()
-            return torch.stack([loss.detach() * len(images), correct])
+            return torch.stack([loss.detach() * len(images), correct]), loss
 
-    def _update(self, epoch: int, batch: int) -> None:
-        """Take an optimizer step with the gradients of the cycle that ends with this batch."""
+    def _set_rates(self, epoch: int, batch: int) -> None:
         # a function of the position: no scheduler has a state that a resume must restore
         rate = self.rate(epoch, batch)
-        for group in self.optimizer.param_groups:
+        for number, group in enumerate(self.optimizer.param_groups):
             group["lr"] = rate * group["lr_factor"]
+            if self._rates:
+                group["lr"] = self._rates[number].fill_(group["lr"])
+
+    def _clip_and_step(self) -> None:
+        """Take an optimizer step with the gradients of a cycle."""
         if self.settings.clip_grad_norm is not None:
             # the norm that is clipped is that of the gradients proper
             self.scaler.unscale_(self.optimizer)
@@ -88,8 +138,6 @@ class TrainStep:
             self.scaler.update()
         else:
             self._eager_step()
-        if self.average:
-            self.average.update(self.cycles.steps(epoch, batch))
 
     def rate(self, epoch: int, batch: int) -> float:
         """Return the learning rate of the cycle that a batch is in."""

@@ -246,7 +246,10 @@ class Training:
         epochs, steps = self._done()
         content = state.captured(self.step, self.at, self.device)
         return self._recorder.checkpoint(
-            content, epochs=epochs - self._began[0], steps=steps - self._began[1]
+            content,
+            epochs=epochs - self._began[0],
+            steps=steps - self._began[1],
+            cuda_graph=self.step.graph.is_used if self.step.graph else None,
         )
 
     def _done(self) -> tuple[int, int]:

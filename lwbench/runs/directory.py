@@ -189,13 +189,13 @@ class Run:
             )
         )
 
-    def record_progress(self, *, epochs: int, steps: int) -> None:
+    def record_progress(self, *, epochs: int, steps: int, cuda_graph: bool | None = None) -> None:
         """Record how much the last start has trained and saved; do nothing without a start."""
         environment = self.environment()
         if not environment.starts:
             return
         *before, last = environment.starts
-        last = last.model_copy(update={"epochs": epochs, "steps": steps})
+        last = last.model_copy(update={"epochs": epochs, "steps": steps, "cuda_graph": cuda_graph})
         self._write_environment(environment.model_copy(update={"starts": (*before, last)}))
 
     def environment(self) -> Environment:

@@ -133,7 +133,8 @@ class Start(_Lenient):
     git_dirty: bool | None = None
     device: Text | None = None
     threads: Threads | None = None
-    convolutions: Text | None = None  # "library" or a compiler and its version: layers.depthwise
+    convolutions: Text | None = None  # "library" or a compiler and its version: layers.accelerated
+    cuda_graph: bool | None = None  # whether steps were replayed; None on CPUs
     epochs: Count | None = None
     steps: Count | None = None
 
