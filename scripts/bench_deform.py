@@ -1,9 +1,11 @@
 """Compare lwbench's deformable convolution on a CPU with torchvision's operator.
 
 Cases: the first layer alone (3 -> 16 channels, 3 x 3, stride 2, 224 px), forward and backward
-without a gradient for the image; a training step of LDC0 at 224 px, with either operator.
+without a gradient for the image; a training step of LDC0 at 224 px, of lwbench and in plain PyTorch
+with the operator of torchvision.
 
     python scripts/bench_deform.py [--tiny] [--runs N] [--batch N] [--size PX] [--threads N]
+        [--only TEXT]
 """
 
 import os
@@ -18,6 +20,7 @@ from interleaved import clocked, compare
 from torch import Tensor, nn
 
 from lwbench.layers import deform_operator
+from lwbench.layers.accelerated import accelerate
 from lwbench.registry import MODELS
 
 
@@ -41,11 +44,13 @@ def stem_case(batch: int, size: int, *, channels_last: bool = False) -> Callable
     return run
 
 
-def step_case(batch: int, size: int) -> Callable[[], Tensor]:
+def step_case(batch: int, size: int, *, accelerated: bool) -> Callable[[], Tensor]:
     """One step of SGD on LDC0, channels_last, as the engine takes it."""
     torch.manual_seed(0)
     model = MODELS.build({"builder": "mobilenet_ldc", "stem": "ldc"}, 1000)
     model = model.to(memory_format=torch.channels_last)
+    if accelerated:
+        accelerate(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=True)
     x = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(1000, (batch,))
@@ -77,22 +82,27 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--size", type=int, default=224, help="pixels")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--only", default="", help="cases that contain this text")
     options = parser.parse_args()
     if options.tiny:
         options.runs, options.batch, options.size = 2, 2, 64
     torch.set_num_threads(options.threads)
     batch, size = options.batch, options.size
     shape = f"{size} px, batch {batch}"
+    stem = stem_case(batch, size)
+    last = stem_case(batch, size, channels_last=True)
     cases = {
-        f"stem forward + backward, {shape}": stem_case(batch, size),
-        f"stem forward + backward, {shape}, channels_last": stem_case(
-            batch, size, channels_last=True
+        f"stem forward + backward, {shape}": (stem, stem),
+        f"stem forward + backward, {shape}, channels_last": (last, last),
+        f"LDC0 train step, {shape}": tuple(
+            step_case(batch, size, accelerated=ours) for ours in (True, False)
         ),
-        f"LDC0 train step, {shape}": step_case(batch, size),
     }
-    for case, run in cases.items():
-        peers = {"torchvision": clocked(under("torchvision", run))}
-        compare("deform", case, clocked(under("cpu", run)), peers, runs=options.runs)
+    for case, (ours, theirs) in cases.items():
+        if options.only and options.only not in case:
+            continue
+        peers = {"torchvision": clocked(under("torchvision", theirs))}
+        compare("deform", case, clocked(under("cpu", ours)), peers, runs=options.runs)
 
 
 if __name__ == "__main__":

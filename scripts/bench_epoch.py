@@ -37,6 +37,7 @@ from lwbench.data.source import Source, Split
 from lwbench.engine.inputs import Settings
 from lwbench.engine.optimizers import sgd
 from lwbench.engine.train import Training
+from lwbench.layers.accelerated import accelerate
 from lwbench.registry import DATASETS
 from lwbench.runs.directory import Run
 
@@ -156,7 +157,7 @@ def ours(images: Tensor, labels: Tensor, rotation: float) -> Callable:
 
     def epoch() -> float:
         data = Data(source, image_size=32, batch_size=BATCH, seed=0, device="cpu", augment=augment)
-        model = network().to(memory_format=torch.channels_last)
+        model = accelerate(network()).to(memory_format=torch.channels_last)
         with tempfile.TemporaryDirectory() as folder:
             run = Run(Path(folder))
             run.checkpoints.mkdir()
