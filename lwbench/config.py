@@ -309,7 +309,9 @@ def _check_complete(verb: str, config: dict[str, Any]) -> None:
 
     own = yaml.safe_load((conf_folder() / f"{verb}.yaml").read_text(encoding="utf-8"))
     groups = {next(iter(one)) for one in own.pop("defaults") if isinstance(one, dict)}
-    for key in [*own, *sorted(groups - {"experiment"})]:
+    # the teacher's network is optional, as an experiment is
+    groups = {group for group in groups if "@" not in group} - {"experiment"}
+    for key in [*own, *sorted(groups)]:
         if key not in config:
             raise UsageError(f"{key} is needed and cannot be removed")
 

@@ -132,6 +132,7 @@ def test_every_command_works(page, workplace, monkeypatch, capsys):
     found = commands(page)
     (finished,) = (workplace / "one").glob("*/ldc3/*")
     for command in found:
+        command = command.replace("teacher=<file>", f"teacher={finished / 'config.yaml'}")
         command = command.replace("teacher=outputs/digits/ldc3/<run>", f"teacher={finished}")
         words = shlex.split(command.replace("<folder>", str(workplace)).replace("<file>", "x.pt"))
         assert checked(words[1:]), command + "\n" + capsys.readouterr().err

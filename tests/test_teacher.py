@@ -108,3 +108,19 @@ def test_a_run_with_all_of_it_is_evaluated_to_its_recorded_figures(tmp_path, cap
     shutil.copy(run / "checkpoints" / "last.pt", teacher / "checkpoints" / "last.pt")
     assert main([*common, "epochs=3", f"teacher={teacher}"]) == 2
     assert "is not of the last epoch" in capsys.readouterr().err
+
+
+def test_weights_are_a_teacher_with_their_network(tmp_path):
+    import torch
+
+    path = tmp_path / "weights.pt"
+    torch.save({"x": torch.zeros(1)}, path)
+    chosen = ("model@distillation.model=mb0", f"teacher={path}")
+    config = train_config(["model=mb0", *chosen])
+    assert config.distillation.network.startswith("sha256:")
+    assert config.distillation.model.builder == config.model.builder
+    assert identity(*chosen, "distillation.model.stem=ldc") != config.identity
+    torch.save({"x": torch.ones(1)}, path)
+    assert identity(*chosen) != config.identity
+    with pytest.raises(UsageError, match="has no effect without teacher"):
+        train_config(["model@distillation.model=mb0"])

@@ -10,8 +10,10 @@ from ..registry import MODELS
 from ..runs.images import require_same_classes
 from ..runs.runconfig import RunConfig
 from ..runs.schema import Result
+from ..runs.sources import stored_code
 from ..runs.teacher import finished
 from ._building import measured_cost
+from ._weights import read_weights
 
 if TYPE_CHECKING:
     import torch
@@ -24,11 +26,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BuiltTeacher:
-    """A teacher's network with its weights, on the device, and what it costs."""
+    """A teacher's network with its weights, on the device, and what it costs.
+
+    `name`: what it is, in words; `accuracy`: what its run reached, or "".
+    """
 
     network: "nn.Module"
     cost: "Complexity"
-    result: Result
+    name: str
+    accuracy: str = ""
 
     def configured(self, config: RunConfig) -> "Teacher":
         """Return it as the engine takes it."""
@@ -48,8 +54,8 @@ class BuiltTeacher:
         more = self.cost.macs["plain"] / max(3 * student.macs["plain"], 1)
         keys = config.distillation
         return (
-            f"{self.result.model}: {metric(self.cost.params)} parameters, "
-            f"{metric(self.cost.macs['plain'])} MACs, top-1 {self.result.final.test_top1:.2f} %; "
+            f"{self.name}: {metric(self.cost.params)} parameters, "
+            f"{metric(self.cost.macs['plain'])} MACs{self.accuracy}; "
             f"weight {keys.weight:g}, temperature {keys.temperature:g}; it adds about "
             f"{100 * more:.0f} % to the MACs of a training step"
         )
@@ -63,15 +69,25 @@ def built_teacher(config: RunConfig, data: "Data", device: "torch.device") -> Bu
     """
     import torch
 
-    from ..engine import checkpoint
-    from ..engine.averaging import delivered
-    from ..engine.weights import load_weights
     from ..layers import depthwise
-    from ..measure.data_free import built
 
     if not config.teacher:
         return None
-    run, result = finished(config.teacher)
+    load = _from_run if config.distillation.model is None else _from_weights
+    teacher = load(config, data)
+    teacher.network.to(device).to(memory_format=torch.channels_last)
+    if device.type == "cpu":
+        depthwise.accelerate(teacher.network)
+    return teacher
+
+
+def _from_run(config: RunConfig, data: "Data") -> BuiltTeacher:
+    from ..engine import checkpoint
+    from ..engine.averaging import delivered
+    from ..engine.weights import load_weights
+    from ..measure.data_free import built
+
+    run, result = finished(str(config.teacher))
     stored = run.read_config()
     if stored.identity != result.identity:
         raise UsageError(f"{run.path / 'config.yaml'} was changed: it is not that of its result")
@@ -86,15 +102,25 @@ def built_teacher(config: RunConfig, data: "Data", device: "torch.device") -> Bu
         )
     state = checkpoint.load(path)
     _check_final(state, result, path)
-    network = built(lambda: MODELS.spec(stored.model.spec).build(data.num_classes))
+    # the code of a network in a file is the one that the run has kept
+    spec = stored.changed(stored_code(stored.model.spec, run.path)).model.spec
+    network = built(lambda: MODELS.spec(spec).build(data.num_classes))
     load_weights(network, delivered(state), path)
-    cost = measured_cost(
-        network, stored.model.spec, data.num_classes, config.image_size, result.model
-    )
-    network.to(device).to(memory_format=torch.channels_last)
-    if device.type == "cpu":
-        depthwise.accelerate(network)
-    return BuiltTeacher(network, cost, result)
+    cost = measured_cost(network, spec, data.num_classes, config.image_size, result.model)
+    return BuiltTeacher(network, cost, result.model, f", top-1 {result.final.test_top1:.2f} %")
+
+
+def _from_weights(config: RunConfig, data: "Data") -> BuiltTeacher:
+    from ..measure.data_free import built
+
+    group = config.distillation.model
+    assert group is not None, "without a network the teacher is a run"
+    spec = MODELS.spec(group.spec)
+    network = built(lambda: spec.build(data.num_classes))
+    given = read_weights(str(config.teacher), config.distillation.network)
+    given.load(network, spec)
+    cost = measured_cost(network, group.spec, data.num_classes, config.image_size, group.builder)
+    return BuiltTeacher(network, cost, f"{group.builder} with {given.name}")
 
 
 def recipe_lines(

@@ -67,19 +67,6 @@ class CheckpointKeys(_Keys):
     every: PositiveFloat = 300.0
 
 
-class DistillationKeys(_Keys):
-    """Keys under `distillation`, for a `teacher`: see `engine.distill.Teacher`.
-
-    `network`: which one the teacher is, see `runs.teacher.with_teacher`.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    temperature: PositiveFloat = 4.0
-    weight: Annotated[float, Field(gt=0, le=1)] = 0.9
-    network: str | None = None
-
-
 class Group(BaseModel):
     """One option of a group (model, data, optimizer, scheduler): a builder and its arguments."""
 
@@ -94,6 +81,20 @@ class Group(BaseModel):
         return {"builder": self.builder} | {
             key: value for key, value in extra.items() if key not in ("recipe", "augment")
         }
+
+
+class DistillationKeys(_Keys):
+    """Keys under `distillation`, for a `teacher`: see `engine.distill.Teacher`.
+
+    `network`: what it is, see `runs.teacher.with_teacher`; `model`: its network, if it is no run.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    temperature: PositiveFloat = 4.0
+    weight: Annotated[float, Field(gt=0, le=1)] = 0.9
+    network: str | None = None
+    model: Group | None = None
 
 
 class RunConfig(_Keys):
@@ -257,7 +258,8 @@ class RunConfig(_Keys):
     def check_effect(self, overrides: Iterable[str]) -> None:
         """Raise UsageError for an override of a key that has no effect, since another is off."""
         for key in map(override_key, overrides):
-            if needed := lacked_by(key, self.flat):
+            # a group may be chosen for another place: model@distillation.model
+            if needed := lacked_by(key.rpartition("@")[2], self.flat):
                 raise UsageError(f"{key} has no effect without {needed}")
 
     def differences(self, other: "RunConfig") -> list[str]:

@@ -1,4 +1,4 @@
-"""The teacher of a distillation: which run it is, whatever the directory that it lies in."""
+"""The teacher of a distillation: which run or weights it is, wherever they lie."""
 
 import hashlib
 import json
@@ -9,20 +9,23 @@ from typing import Any
 from ..errors import UsageError
 from .directory import Run
 from .schema import Result
+from .weights_id import identity_of
 
 
 def with_teacher(values: Mapping[str, Any]) -> dict[str, Any]:
     """Fill in `distillation.network` of a configuration that has a `teacher`, and return it.
 
-    Raises UsageError where the teacher is not the directory of a finished run, and where the key,
-    which follows from it, is set.
+    Raises UsageError where the teacher is neither the directory of a finished run nor, with
+    `distillation.model`, weights; and where the key, which follows from it, is set.
     """
     keys = values.get("distillation")
     if isinstance(keys, Mapping) and keys.get("network") is not None:
         raise UsageError("distillation.network follows from teacher= and cannot be set")
     if not values.get("teacher") or not isinstance(keys, Mapping):
         return dict(values)
-    return {**values, "distillation": {**keys, "network": _name(str(values["teacher"]))}}
+    teacher = str(values["teacher"])
+    network = _name(teacher) if keys.get("model") is None else identity_of(teacher)
+    return {**values, "distillation": {**keys, "network": network}}
 
 
 def finished(teacher: str) -> tuple[Run, Result]:
@@ -32,7 +35,8 @@ def finished(teacher: str) -> tuple[Run, Result]:
     if result is None:
         raise UsageError(
             f"teacher={teacher}: not the directory of a finished run (it has no readable "
-            "result.json)\na run's directory is in the last line that lwbench train prints"
+            "result.json)\na run's directory is in the last line that lwbench train prints; "
+            "weights need their network, too: model@distillation.model=<network>"
         )
     return run, result
 
