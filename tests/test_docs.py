@@ -98,7 +98,11 @@ def workplace(tmp_path_factory):
 
 
 def checked(words):
-    """Run a command if it is quick; else compose its configurations, or print its plan."""
+    """Run a command if it is quick; else compose its configurations, or print its plan.
+
+    Composed alone are `train`, which would take long, and `profile -m`; of `eval`, whose run is the
+    reader's, the keys are compared; `reproduce` prints its plan. Everything else is run.
+    """
     words, config_dir = without_config_dir(words)
     with using_config_dir(config_dir):
         return checked_with_files(words)
@@ -140,6 +144,22 @@ def test_every_command_works(page, workplace, monkeypatch, capsys):
     for overrides in batch:
         train_config(overrides.split())
     assert len(found) + len(batch) > 2
+
+
+@pytest.mark.slow
+def test_the_commands_of_files_of_one_s_own_run_as_shown(workplace, monkeypatch):
+    """The other test composes them; here they are run, with one epoch."""
+    monkeypatch.chdir(workplace)
+    found = [c for c in commands("docs/guide.md") if "my_net" in c or "--config-dir conf" in c]
+    assert len(found) >= 7
+    for command in found:
+        words = shlex.split(command)[1:]
+        if words[0] == "eval":
+            run = next(Path("outputs/digits/my_net").iterdir())
+            words = [word.replace("outputs/digits/my_net/<run>", str(run)) for word in words]
+        if words[0] == "train":
+            words += ["epochs=1", "threads=1"]
+        assert main(words) == 0, command
 
 
 def test_the_completion_of_the_readme_names_a_flag_that_exists(capsys):

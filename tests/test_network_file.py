@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -283,6 +284,23 @@ def test_the_order_of_loading_leaves_no_module_of_another_folder(folder):
     first, second = (sys.modules and type(model[2]).__module__ for model in models)
     assert first == second == "blocks" and type(models[0][2]) is not type(models[1][2])
     assert Run.first(train_config(KEYS)).path.parent.name == "my_net"
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_is_resumed_to_the_last_bit(folder):
+    keys = ["train", *KEYS, "epochs=20", "threads=1", "checkpoint.every=0.2"]
+    assert main([*keys, "out=whole"]) == 0
+    process = subprocess.Popen([sys.executable, "-m", "lwbench", *keys, "out=parts"])
+    metrics = None
+    while process.poll() is None and not metrics:
+        time.sleep(0.05)
+        written = Path("parts").glob("*/*/*/metrics.csv")
+        metrics = [path for path in written if path.read_text().count("\n") > 3]
+    process.terminate()
+    assert process.wait() == 143
+    assert main([*keys, "out=parts"]) == 0
+    (whole,), (parts,) = records(Path("whole")), records(Path("parts"))
+    assert whole.result.final == parts.result.final
 
 
 @pytest.mark.slow

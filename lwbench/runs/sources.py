@@ -200,5 +200,5 @@ def check_allowed(sources: Sources) -> None:
     if sources.digest not in _allowed:
         raise UsageError(
             f"the code in {sources.path} would be run, and this command does not name it\n"
-            "read it first; then trust_code=true runs it"
+            "read it first; then trust_code=true runs it (eval, table, reproduce, report)"
         )
