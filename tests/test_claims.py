@@ -11,7 +11,7 @@ from lwbench import cli
 from lwbench.errors import UsageError
 from lwbench.tables import cells
 from lwbench.tables.claims import claim, counting, expressions, judge, printed, testing
-from lwbench.tables.claims.testing import Design
+from lwbench.tables.claims.designs import Design
 from lwbench.tables.statistics import Sample
 
 DOCUMENTS = {document.name: document for document in claim.load("all")}

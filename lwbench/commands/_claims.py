@@ -9,6 +9,7 @@ from ..tables import cells
 from ..tables.cells import FilledTable
 from ..tables.claims import counting, printed
 from ..tables.claims.claim import Claim, Document
+from ..tables.claims.designs import Design
 from ..tables.claims.judge import Judged, judged
 from ..tables.studies import Study, all_studies, asked
 from ..tables.table import Table
@@ -25,8 +26,9 @@ def judge(
     count: Counter,
     overrides: Sequence[str] = (),
     select: str = "final",
+    designs: Sequence[Design] = (),
 ) -> list[Judged]:
-    """Every claim of the documents with its verdict.
+    """Every claim of the documents with its verdict; `designs`: recorded ones of grown studies.
 
     `overrides` choose one reduced study; without them, every study that runs belong to counts.
     """
@@ -38,7 +40,7 @@ def judge(
         for table, study in _studies(document, found, compose, overrides, select):
             filled = cells.filled(table, {}, study)
             studies.setdefault(study.overrides, {})[table.name] = filled
-        results += judged(document, counts, studies, is_missing=is_missing)
+        results += judged(document, counts, studies, designs, is_missing)
     return results
 
 

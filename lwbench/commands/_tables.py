@@ -1,6 +1,7 @@
 """Fill tables with counts and runs: what `table` prints and `reproduce` shows at its end."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from ..runs.records import Record, records
 from ..runs.runconfig import RunConfig
 from ..tables import ablation, cells, formats, published, studies
 from ..tables.cells import FilledTable
+from ..tables.claims import designs
 from ..tables.selection import selected
 from ..tables.studies import Study, Train
 from ..tables.table import Table
@@ -43,6 +45,7 @@ def tabulate(
         tables = published.load(keys.get("table", "all"))
         tables = selected(tables, *(keys.get(part) for part in PARTS))
         chosen = study(tables, found, overrides, keys["select"], compose)
+        chosen = replace(chosen, designs=designs.recorded(Path(keys.get("out", "outputs"))))
         for record in chosen.refused(tables):
             how = unlike_published(record.data, record.result.data)
             log.warning(

@@ -35,7 +35,7 @@ def run(arguments: list[str], flags: set[str]) -> int:
     from ..config import train_configs
     from ..runs.records import records
     from ..tables import formats
-    from ..tables.claims import claim, listing
+    from ..tables.claims import claim, designs, listing
     from ._claims import judge
     from ._counting import counted
     from .table import terminal_width
@@ -43,8 +43,10 @@ def run(arguments: list[str], flags: set[str]) -> int:
     values, overrides = own_and_training(arguments, KEYS)
     name = values.get("document", "all")
     documents, shown = claim.families(name)
-    found = records(Path(values.get("out", "outputs")), archived=values["archived"] == "true")
-    judged = judge(documents, found, train_configs, counted, overrides, values["select"])
+    out = Path(values.get("out", "outputs"))
+    found = records(out, archived=values["archived"] == "true")
+    grown = designs.recorded(out)
+    judged = judge(documents, found, train_configs, counted, overrides, values["select"], grown)
     judged = [one for one in judged if values["kind"] in ("all", one.claim.kind)]
     judged = [one for one in judged if one.id in shown]
     if values["format"] in ("json", "csv"):

@@ -37,12 +37,12 @@ def write_report(values: dict[str, str]) -> Path:
     from ..report import build
     from ..runs.records import chosen, records
     from ..tables import cells, published
-    from ..tables.claims import claim
+    from ..tables.claims import claim, designs
     from ._claims import judge
 
     out = Path(values.get("out", "outputs"))
     found = records(out, archived=values["archived"] == "true")
-    newest = chosen(found)
+    newest, grown = chosen(found), designs.recorded(out)
     loaded = published.load("all")
     wanted = [request for table in loaded for request in cells.requirements(table)]
     trains = {f.train: None for table in loaded for f in table.figures if f.train is not None}
@@ -53,7 +53,8 @@ def write_report(values: dict[str, str]) -> Path:
         records=newest,
         select=values["select"],
         claims=judge(
-            claim.load("all"), newest, train_configs, counter(values), select=values["select"]
+            claim.load("all"), newest, train_configs, counter(values), (), values["select"], grown
         ),
+        designs=grown,
     )
     return build.write(sources, Path(values.get("out_dir", out / "report")))

@@ -23,6 +23,13 @@ KEYS = {
     "table": Key("a name, all, or the path of a YAML file"),
     "rows": Key("labels, separated by commas"),
     "columns": Key("keys, data sets or kinds, separated by commas"),
+    "claims": Key("instead of a table: a document, one claim, or a YAML file; with until=decided"),
+    "until": Key("decided: add seeds until comparisons are decided", ("seeds", "decided")),
+    "alpha": Key("with until=decided: probability of a false decision (0.05)"),
+    "max_seeds": Key(
+        "with until=decided: fixed before the first run (20); none: no largest number"
+    ),
+    "budget": Key("with until=decided: a time such as 3h, after which it ends cleanly"),
     "seeds": Key("how many (3 is 0, 1, 2), or a list such as 0,5,7"),
     "jobs": Key("runs at once; they share cores and GPUs"),
     "dry_run": Key("print the plan, and a line per run for a shell", NO_YES),
@@ -47,6 +54,10 @@ def run(arguments: list[str], flags: set[str]) -> int:
     signal, when every run has saved its state.
     """
     keys, overrides = own_and_training(arguments, KEYS)
+    if keys["until"] == "decided":
+        return _until_decided(keys, overrides)
+    if wrong := sorted(keys.keys() & {"claims", "alpha", "max_seeds", "budget"}):
+        raise UsageError(f"{wrong[0]}= needs until=decided")
     if "table" not in keys:
         raise UsageError("reproduce needs table=<name>, such as table=ldc/4; or table=all")
     at_once = number_of_jobs(keys.get("jobs", "1"))
@@ -82,3 +93,22 @@ def run(arguments: list[str], flags: set[str]) -> int:
     shown |= {key: keys[key] for key in keys.keys() & set(TABLE_KEYS)} | {"out": out}
     print(tabulate(shown, overrides, train_configs, counter(keys), terminal_width()))
     return show_failures(failures)
+
+
+def _until_decided(keys: dict[str, str], overrides: tuple[str, ...]) -> int:
+    """Add seeds to comparisons until they are decided. Raises UsageError for keys that clash."""
+    from . import _growing
+
+    if ("table" in keys) == ("claims" in keys):
+        raise UsageError("until=decided needs either table=<name> or claims=<document>")
+    if wrong := sorted(
+        keys.keys() & ({"seeds"} | ({"rows", "columns"} if "claims" in keys else set()))
+    ):
+        raise UsageError(f"{wrong[0]}= cannot be combined with until=decided here")
+    tables = []
+    if "table" in keys:
+        loaded = published.load(keys["table"])
+        tables = selected(loaded, keys.get("rows"), keys.get("columns"))
+    at_once = number_of_jobs(keys.get("jobs", "1"))
+    growth = _growing.prepared(keys, overrides, tables, at_once)
+    return _growing.grow(growth, keys["dry_run"] == "true")

@@ -17,6 +17,7 @@ from ..runs.records import Record
 from ..runs.runconfig import RunConfig
 from ..tables import cells
 from ..tables.cells import ORIGINS, VERDICTS, Cell, CountRequest, Counts, FilledTable
+from ..tables.claims.designs import Design
 from ..tables.claims.judge import Judged
 from ..tables.layout import Entry, Header, Layout, of_summary, of_table
 from ..tables.statistics import Sample
@@ -44,6 +45,7 @@ class Sources:
     records: Sequence[Record]
     select: str = "final"
     claims: Sequence[Judged] = ()
+    designs: Sequence[Design] = ()  # of studies that were grown
 
 
 class Shown(NamedTuple):
@@ -109,7 +111,7 @@ def write(sources: Sources, out_dir: Path, progress: Callable[[str], None] = pri
 
 def _shown(sources: Sources, table: Table, study: Study, views: "Views") -> Shown:
     """The table with the runs of a study; of a reduced study, the rows and columns with runs."""
-    filled = cells.filled(table, sources.counts, study)
+    filled = cells.filled(table, sources.counts, replace(study, designs=sources.designs))
     part = filled.with_runs() if study.overrides else filled
     layout = of_table(part)
     if study.overrides:

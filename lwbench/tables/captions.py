@@ -8,6 +8,7 @@ from ..errors import UsageError
 from ..runs.images import unlike_published
 from ..runs.records import Record, devices, revisions
 from .cells import ORIGINS, VERDICTS, WORDS, Cell, FilledTable
+from .claims import planner
 from .recipe import ours
 from .statistics import ALPHA
 from .table import ACCURACY
@@ -21,6 +22,7 @@ DOCUMENTS = {
 TESTS = {
     "paired": "paired t-test over the shared seeds",
     "welch": "Welch's t-test",
+    "sequential": "sequential test of a study that was grown seed by seed (always-valid p)",
     "permutation": "exact permutation test where values have no spread",
 }
 MOST_SEEDS = 10  # that a caption lists
@@ -54,7 +56,7 @@ def remarks(filled: FilledTable) -> list[str]:
     lines += _origins(cells)
     if runs := list({record.run.path: record for c in cells for record in c.runs}.values()):
         lines += [*_measuring(cells, runs), *_comparing(cells, table.baseline)]
-        lines += [*_recipe(cells), _provenance(runs)]
+        lines += [*planner.remarks(filled), *_recipe(cells), _provenance(runs)]
     lines += table.notes
     return lines + [f"{cell.row}, {cell.column}: {cell.note}." for cell in cells if cell.note]
 

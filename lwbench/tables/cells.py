@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypedDict
 
 from ..paths import config_dir_arguments
 from ..runs.records import Record, devices, revisions
+from .claims.designs import Design
 from .statistics import ALPHA, MIN_RUNS, Comparison, Sample, comparisons
 from .studies import Study, images
 from .table import ACCURACY, COMPLEXITY, Figure, Origin, Table
@@ -121,6 +122,11 @@ class Cell:
         return self.runs[0].result.precision if self.runs else None
 
     @property
+    def identity(self) -> str:
+        """The identity of all runs; "" without runs."""
+        return self.runs[0].result.identity if self.runs else ""
+
+    @property
     def images(self) -> str:
         """A digest of the images of all runs, which are the same; "" where it is not known."""
         return images(self.runs[0]) if self.runs else ""
@@ -158,6 +164,7 @@ class Cell:
             "test": comparison and comparison.test,
             "p": comparison and comparison.p,
             "p_holm": comparison and comparison.holm,
+            "p_fixed_n": comparison and comparison.fixed,
             "comparison": comparison and comparison.word,
             "precision": self.precision,
             "hardware": devices(self.runs),
@@ -205,7 +212,7 @@ def filled(
     A cell whose count is missing from `counts`, or whose runs are missing from `study`, is open.
     """
     found = [_cell(table.name, figure, counts, study or Study()) for figure in table.figures]
-    return FilledTable(table, compared(found, table.baseline))
+    return FilledTable(table, compared(found, table.baseline, study.designs if study else ()))
 
 
 def measured_by(
@@ -229,14 +236,14 @@ def measured_by(
     )
 
 
-def compared(found: Sequence[Cell], baseline: str) -> list[Cell]:
+def compared(found: Sequence[Cell], baseline: str, designs: Sequence[Design] = ()) -> list[Cell]:
     """The cells, with every accuracy compared with that of the baseline row in its column.
 
     The rows of a column are one family of tests. Runs of different precisions or
     images are not compared.
     """
     outcomes = {
-        cell.column: _family(found, cell, cell.sample)
+        cell.column: _family(found, cell, cell.sample, designs)
         for cell in found
         if cell.row == baseline and cell.sample
     }
@@ -248,15 +255,26 @@ def compared(found: Sequence[Cell], baseline: str) -> list[Cell]:
     ]
 
 
-def _family(found: Iterable[Cell], base: Cell, sample: Sample) -> dict[str, Comparison]:
+def _family(
+    found: Iterable[Cell], base: Cell, sample: Sample, designs: Sequence[Design]
+) -> dict[str, Comparison]:
     """The comparisons of a column's rows with its baseline's cell, by row."""
-    samples = {
-        cell.row: cell.sample
+    cells = [
+        cell
         for cell in found
         if cell.column == base.column and cell.row != base.row and cell.sample
         if cell.is_comparable(base)
+    ]
+    grown = {
+        cell.row: design
+        for cell in cells
+        for design in designs
+        if cell.runs and design.covers(cell.identity, base.identity)
     }
-    return comparisons(samples, sample, base.kind.endswith("_error"))
+    samples = {cell.row: cell.sample for cell in cells if cell.sample}
+    tests = {row: design.p for row, design in grown.items()}
+    alpha = min((design.alpha for design in grown.values()), default=ALPHA)
+    return comparisons(samples, sample, base.kind.endswith("_error"), tests, alpha)
 
 
 def _cell(table: str, figure: Figure, counts: Mapping[CountRequest, Counts], study: Study) -> Cell:

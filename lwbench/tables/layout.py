@@ -181,9 +181,14 @@ def difference(cell: Cell) -> Entry:
     found = cell.comparison
     if found is None:
         return Entry()
-    p = found.holm
-    aside = "" if p is None else "p < 0.001" if p < 0.001 else f"p {p:.3f}"
+    aside = _p(found.holm)
+    if found.fixed is not None and aside:
+        aside = f"always valid {aside}; fixed n {_p(found.fixed)}"
     return Entry(f"{found.difference:+.2f}", found.word, aside, found.difference, separator=" ")
+
+
+def _p(p: float | None) -> str:
+    return "" if p is None else "p < 0.001" if p < 0.001 else f"p {p:.3f}"
 
 
 def _unit(power: int) -> str:

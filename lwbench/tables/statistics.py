@@ -4,7 +4,7 @@ scipy is imported where it is used, since it takes long and tables without runs 
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import comb, sqrt
@@ -17,6 +17,7 @@ NO_SPREAD = 1e-9  # percent points; floating-point error of the differences of e
 
 BETTER, WORSE = "better", "worse"
 NO_DIFFERENCE, TOO_FEW = "no difference shown", "too few runs"
+PValue = Callable[[Sequence[float]], float]  # of mean zero, from differences in seed order
 OUTCOMES = (BETTER, WORSE, NO_DIFFERENCE, TOO_FEW)
 
 
@@ -83,26 +84,49 @@ class Comparison:
     """The difference of a row to the baseline row, in percent points."""
 
     difference: float  # of the means; over the pairs alone where seeds are paired
-    test: str | None  # paired | welch | permutation; None for too few runs
+    test: str | None  # paired | welch | permutation | sequential; None for too few runs
     p: float | None
     holm: float | None  # p, corrected for the number of rows compared
     word: str  # one of OUTCOMES
+    fixed: float | None = None  # beside an always-valid p: that for a fixed number of seeds
 
 
 def comparisons(
-    samples: Mapping[str, Sample], baseline: Sample, lower_is_better: bool = False
+    samples: Mapping[str, Sample],
+    baseline: Sample,
+    lower_is_better: bool = False,
+    always_valid: Mapping[str, PValue] = {},
+    alpha: float = ALPHA,
 ) -> dict[str, Comparison]:
-    """Compare every sample with the baseline: one family of tests, with p corrected together."""
+    """Compare every sample with the baseline: one family of tests, with p corrected together.
+
+    `always_valid`: the tests of samples to which seeds were added until they were decided.
+    """
     raw = {name: compare(sample, baseline) for name, sample in samples.items()}
+    for name, test in always_valid.items():
+        raw[name] = _grown(raw[name], samples[name], baseline, test)
     tested = {name: one.p for name, one in raw.items() if one.p is not None}
     corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
     sign = -1 if lower_is_better else 1
     return {
-        name: replace(one, holm=corrected[name], word=_word(sign * one.difference, corrected[name]))
+        name: replace(
+            one, holm=corrected[name], word=_word(sign * one.difference, corrected[name], alpha)
+        )
         if name in corrected
         else one
         for name, one in raw.items()
     }
+
+
+def _grown(found: Comparison, sample: Sample, baseline: Sample, test: PValue) -> Comparison:
+    """The comparison with an always-valid p, over the seeds 0, 1, 2 ... that both have."""
+    pairs: list[float] = []
+    while len(pairs) in sample.values and len(pairs) in baseline.values:
+        pairs.append(sample.values[len(pairs)] - baseline.values[len(pairs)])
+    if len(pairs) < MIN_RUNS:
+        return replace(found, test=None, p=None, fixed=found.p)
+    mean = statistics.fmean(pairs)
+    return Comparison(mean, "sequential", test(pairs), None, TOO_FEW, paired(pairs).p)
 
 
 def compare(sample: Sample, baseline: Sample) -> Comparison:
@@ -160,7 +184,7 @@ def _welch(sample: Sample, baseline: Sample, difference: float) -> Comparison:
     return Comparison(difference, "permutation", p, None, TOO_FEW)
 
 
-def _word(gain: float, p: float) -> str:
-    if p >= ALPHA:
+def _word(gain: float, p: float, alpha: float) -> str:
+    if p >= alpha:
         return NO_DIFFERENCE
     return BETTER if gain > 0 else WORSE

@@ -14,6 +14,7 @@ from ..runs.identity import is_identifying
 from ..runs.images import unlike_published
 from ..runs.records import Record, chosen
 from ..runs.runconfig import Overrides, RunConfig, override_key
+from .claims.designs import Design
 from .table import Figure, Table
 
 # keys of networks that a reduced study may set: maps as large at 32 px as the stride gives at 64 px
@@ -36,6 +37,7 @@ class Study:
     select: str = "final"  # or best: the epoch whose accuracy counts
     identities: dict[Train, Identities] = field(default_factory=dict)
     records: dict[str, list[Record]] = field(default_factory=dict)  # by identity
+    designs: Sequence[Design] = ()  # of comparisons that were grown until they were decided
 
     def is_reduced(self, figure: Figure) -> bool:
         """Whether the overrides change the run that the document's recipe gives for the cell."""

@@ -11,8 +11,9 @@ from ..cells import FilledTable, Word
 from . import counting, testing
 from .claim import Claim, Document
 from .counting import Checked
+from .designs import Design
 from .printed import Part, parts
-from .testing import CONTRADICTED, SUPPORTED, UNDECIDED, Design, Outcome
+from .testing import CONTRADICTED, SUPPORTED, UNDECIDED, Outcome
 
 WORDS = {
     "holds": Word("=", "good", "every count is as claimed"),

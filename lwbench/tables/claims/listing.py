@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 
+from ...errors import plural
 from ..layout import Entry, Header, Layout
 from ..statistics import ALPHA
 from .judge import WORDS, Judged, recipe_name
@@ -48,7 +49,7 @@ def basis(one: Judged) -> str:
     """What the verdict rests on, in a few words."""
     if one.recipe is not None:
         pairs = min(outcome.n for outcome in one.outcomes)
-        return f"{pairs} pairs of runs, {recipe_name(one.recipe)}"
+        return f"{plural(pairs, 'pair')} of runs, {recipe_name(one.recipe)}"
     if one.claim.kind == "cost" and one.checks and one.word != "not decidable":
         held = sum(bool(check.holds) for check in one.checks)
         return f"{held} of {len(one.checks)} counts"
@@ -96,9 +97,9 @@ def measured(one: Outcome) -> str:
     """`LDC0 > mb0, cifar10_top1: +4.97 [-0.25, 10.19], p 0.055, corrected 0.33, 3 pairs`."""
     text = f"{one.part.name}: {one.difference:+.2f}"
     if one.interval is None or one.p is None or one.corrected is None:
-        return f"{text}, {one.n} pairs: too few"
+        return f"{text}, {plural(one.n, 'pair')}: too few"
     low, high = one.interval
     text += f" [{low:+.2f}, {high:+.2f}], p {one.p:.3g}, corrected {one.corrected:.3g}"
     if one.p_fixed is not None:
         text += f" (always valid; for a fixed number of seeds {one.p_fixed:.3g})"
-    return f"{text}, {one.n} pairs: {one.verdict}"
+    return f"{text}, {plural(one.n, 'pair')}: {one.verdict}"

@@ -14,29 +14,10 @@ from ...runs.records import Record
 from ..cells import Cell, FilledTable
 from ..statistics import ALPHA, MIN_RUNS, holm, paired
 from .claim import Compare
+from .designs import Design
 from .printed import Part
-from .sequential import e_process_p, sequential_p
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
-
-
-@dataclass(frozen=True)
-class Design:
-    """How a study was grown: `most` seeds at the most, None where no number was set."""
-
-    alpha: float
-    most: int | None
-    comparisons: frozenset[tuple[str, str]] = frozenset()  # identities of both runs, sorted
-
-    def covers(self, one: str, other: str) -> bool:
-        """Whether seeds were added to these two configurations until they were decided."""
-        return (min(one, other), max(one, other)) in self.comparisons
-
-    def p(self, differences: Sequence[float]) -> float:
-        """The always-valid p-value of mean zero, of pairs in seed order."""
-        if self.most is None:
-            return e_process_p(differences)
-        return sequential_p(differences, self.most)
 
 
 @dataclass(frozen=True)
@@ -59,6 +40,12 @@ class Outcome:
     def n(self) -> int:
         """The number of pairs."""
         return len(self.seeds)
+
+    @property
+    def distance(self) -> float:
+        """How far the difference is from the boundary of the relation, in points."""
+        seen = self.difference or 0.0
+        return min(abs(seen - boundary) for boundary in boundaries(self.part.compare))
 
     @property
     def verdict(self) -> str:
