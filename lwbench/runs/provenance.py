@@ -7,11 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 
 from ..paths import config_dir
-from ..registry import MODELS
 from .schema import Start
 
 LIBRARIES = ("lwbench", "torch", "torchvision", "numpy", "hydra-core", "thop")
@@ -31,7 +30,7 @@ def this_start(
         process=f"process {os.getpid()} on {platform.node()}",
         started=utc_now(),
         python=platform.python_version(),
-        versions={name: installed_version(name) for name in (*LIBRARIES, *MODELS.packages())},
+        versions={name: installed_version(name) for name in (*LIBRARIES, *_network_packages())},
         system=platform.platform(),
         cpu=cpu_model(),
         cores=os.cpu_count(),
@@ -125,6 +124,11 @@ def git_state() -> tuple[str | None, bool | None]:
         return None, None
     status = git("status", "--porcelain", "--untracked-files=no")
     return git("rev-parse", "HEAD"), None if status is None else bool(status)
+
+
+def _network_packages() -> list[str]:
+    """The installed packages that offer networks: see `registry.MODELS`."""
+    return sorted({p.dist.name for p in entry_points(group="lwbench.models") if p.dist})
 
 
 def _command() -> str:
