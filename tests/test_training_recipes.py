@@ -11,6 +11,7 @@ from test_train import CPU, Blobs, Kill, Silent, network, without_times
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from lwbench.config import specs, train_config
 from lwbench.engine import checkpoint
 from lwbench.engine.accumulation import Cycles
 from lwbench.engine.averaging import WeightAverage, delivered
@@ -21,8 +22,10 @@ from lwbench.engine.precision import autocast
 from lwbench.engine.signals import Interrupted
 from lwbench.engine.train import Training
 from lwbench.engine.weights import load_weights
-from lwbench.errors import NonFiniteError
+from lwbench.errors import NonFiniteError, UsageError
 from lwbench.runs.directory import Run
+from lwbench.runs.resume import extended
+from lwbench.runs.schema import Images
 
 
 class Five(Blobs):
@@ -269,3 +272,26 @@ def test_a_metrics_file_without_averages_has_no_columns_of_them(tmp_path):
     (row,) = without_times(Run(tmp_path).metrics())
     assert not any(key.startswith("raw") for key in row)
     assert os.listdir(tmp_path / "checkpoints")
+
+
+@pytest.mark.parametrize("epochs", [2, 3])
+def test_a_run_is_extended_where_the_longer_one_would_have_been_evaluated(tmp_path, epochs):
+    def configured(epochs):
+        keys = ["model=mb0", "scheduler=constant", "eval_every=2", f"out={tmp_path}"]
+        return train_config([*keys, f"epochs={epochs}"])
+
+    shorter, longer = configured(epochs), configured(8)
+    first = Run.first(shorter)
+    first.checkpoints.mkdir(parents=True)
+    first.write_config(shorter)
+    for name in ("checkpoints/last.pt", "checkpoints/best.pt", "env.json"):
+        (first.path / name).write_text("{}")
+    run = Run.first(longer)
+    run.checkpoints.mkdir(parents=True)
+    arguments = run, longer, Images(), 2, specs(longer).scheduler
+    if epochs == 2:
+        extended(*arguments)
+        assert (run.checkpoints / "last.pt").exists()
+        return
+    with pytest.raises(UsageError, match="was evaluated after its 3 epochs"):
+        extended(*arguments)
