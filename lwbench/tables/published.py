@@ -41,10 +41,7 @@ from .yaml_files import Number, Strict, known, options, read_yaml, validated
 
 
 def names() -> list[str]:
-    """The names of the published tables (dcnn/5-10 ...), by document and number.
-
-    Tables in a folder that --config-dir names are among them.
-    """
+    """The names of all tables, ours (dcnn/5-10 ...) and those of --config-dir, in natural order."""
     return sorted(conf_files("table"), key=_natural)
 
 
