@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from lwbench.cli import main
-from lwbench.commands import eval
+from lwbench.commands import _eval_run
 from lwbench.paths import conf_folder
 
 QUICK = ["epochs=1", "batch_size=512", "data.augment.rotation=0"]
@@ -234,8 +234,10 @@ def test_eval_compares_nothing_on_other_images_and_loads_them_once(
     with_result, capsys, monkeypatch, tmp_path
 ):
     loaded = []
-    build = eval.configured_data
-    monkeypatch.setattr(eval, "configured_data", lambda *a, **k: loaded.append(a) or build(*a, **k))
+    build = _eval_run.configured_data
+    monkeypatch.setattr(
+        _eval_run, "configured_data", lambda *a, **k: loaded.append(a) or build(*a, **k)
+    )
     assert main(["eval", with_result()]) == 0 and len(loaded) == 1
     capsys.readouterr()
     for split in ("train", "test"):

@@ -2,91 +2,26 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from pydantic import Field, NonNegativeInt, PositiveInt
+from typing import TYPE_CHECKING, Any
 
 from ..errors import LwbenchError, UsageError
 from ..logs import console
 from ..registry import DATASETS, MODELS, Spec, validated
 from ..runs.directory import Run
 from ..runs.images import require_same_classes
-from ..runs.machine import usable_cores
-from ..runs.runconfig import Group, ImageSize, Precision
+from ..runs.runconfig import Group
 from ..runs.schema import Images
 from ..runs.sources import allow
-from ._building import built_data, prepared_device
+from ._building import prepared_device
+from ._eval_images import Options, TestImages, test_images
 from ._figures import figure_line, show_details, write_predictions
 from ._weights import GivenWeights, read_weights
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from torch import Tensor, nn
-
-    from ..data.preprocessing import Transform
-
-Three = Annotated[list[float], Field(min_length=3, max_length=3)]
-Batches = Callable[[], Iterator[tuple["Tensor", "Tensor"]]]
-
-
-class Options:
-    """The keys of an evaluation besides model and data; the signature is their schema."""
-
-    def __init__(
-        self,
-        *,
-        weights: str,
-        weights_partial: bool = False,
-        run: str | None = None,
-        batch_size: PositiveInt,
-        image_size: ImageSize,
-        device: str = "auto",
-        precision: Precision = "auto",
-        workers: NonNegativeInt | None = None,
-        predictions: str | None = None,
-        preprocess: dict[str, Any],
-        trust_code: bool = False,
-    ) -> None:
-        self.weights, self.partial = weights, weights_partial
-        self.batch_size, self.image_size = batch_size, image_size
-        self.device, self.precision, self.workers = device, precision, workers
-        self.predictions = Path(predictions) if predictions else None
-        keys = validated(Preprocess, preprocess, "preprocess")
-        self.preprocess = {key: value for key, value in keys.items() if value is not None}
-
-
-class Preprocess:
-    """The keys under `preprocess`; the signature is their schema."""
-
-    def __init__(
-        self,
-        *,
-        resize: ImageSize | None = None,
-        crop: ImageSize | None = None,
-        interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None,
-        antialias: bool | None = None,
-        mean: Three | None = None,
-        std: Three | None = None,
-    ) -> None:
-        """Never called; see `data.preprocessing.Steps`."""
-
-
-@dataclass(frozen=True)
-class TestImages:
-    """Images to evaluate on. `names`: what stands for each image, a path or a number.
-
-    `labels`: (N,) int64, negative where they are not known.
-    """
-
-    class_names: Sequence[str]
-    labels: "Tensor"
-    names: Sequence[object]
-    batches: Batches
-    steps: str = ""  # of preprocessing, where it is that of authors
+    from torch import nn
 
 
 def evaluate_weights(values: Mapping[str, Any]) -> int:
@@ -102,7 +37,7 @@ def evaluate_weights(values: Mapping[str, Any]) -> int:
     model_group, data_group = (Group.model_validate(values[kind]) for kind in ("model", "data"))
     allow(values["model"])  # a network in a file that this command names
     spec = MODELS.spec(model_group.spec)
-    images = _test_images(DATASETS.spec(data_group.spec), options, given, device)
+    images = test_images(DATASETS.spec(data_group.spec), options, given, device)
     if given.path is not None:
         # weights in a run directory were trained on the classes that are recorded there
         trained = Run(given.path.absolute().parent.parent).environment().data
@@ -114,106 +49,6 @@ def evaluate_weights(values: Mapping[str, Any]) -> int:
     if bool((images.labels < 0).any()):
         return _predict(model, images, class_names, options, device)
     return _evaluate(model, images, class_names, options, device, given.name)
-
-
-# --- images -------------------------------------------------------------------------------------
-
-
-def _test_images(
-    spec: Spec, options: Options, given: GivenWeights, device: "torch.device"
-) -> TestImages:
-    if given.public is None and not options.preprocess:
-        return _as_in_training(spec, options, device)
-    from ..data.preprocessing import preprocessed
-
-    splits = spec.build().splits()
-    files: Sequence[str] | np.ndarray
-    if splits is not None:
-        import torch
-
-        for fault in splits.test.faults.values():
-            raise UsageError(fault)
-        class_names, files = splits.train.class_names, splits.test.paths
-        labels = torch.tensor(splits.test.labels, dtype=torch.int64)
-        stored, window, mean, std = 8, 7, None, None  # a margin of an eighth, as in training
-    else:
-        source = spec.build().load(options.image_size)
-        assert source.test.images is not None, "a set without files is in memory"
-        class_names, files = source.class_names, source.test.images.numpy()
-        labels, mean, std = source.test.labels, source.mean, source.std
-        stored, window = source.stored, source.window
-    if not len(labels):
-        raise UsageError("no images to test on")
-    fallback = {
-        "resize": round(options.image_size * stored / window),
-        "crop": options.image_size,
-        "mean": mean,
-        "std": std,
-    }
-    transform, size, steps = _transform(given, options.preprocess, fallback)
-    workers = usable_cores() if options.workers is None else options.workers
-
-    def batches() -> Iterator[tuple["Tensor", "Tensor"]]:
-        return preprocessed(
-            files,
-            labels,
-            transform,
-            size=size,
-            batch_size=options.batch_size,
-            workers=workers,
-            device=device,
-        )
-
-    names: Sequence[object] = range(len(labels)) if splits is None else list(files)
-    return TestImages(class_names, labels, names, batches, steps)
-
-
-def _as_in_training(spec: Spec, options: Options, device: "torch.device") -> TestImages:
-    data = built_data(
-        spec,
-        {},
-        image_size=options.image_size,
-        batch_size=options.batch_size,
-        seed=0,
-        device=device,
-        workers=options.workers or 0,
-    )
-    test = data.source.test
-    names = test.paths or range(len(test))
-    return TestImages(data.class_names, test.labels, names, lambda: data.eval_batches("test"))
-
-
-def _transform(
-    given: GivenWeights, keys: Mapping[str, Any], fallback: Mapping[str, Any]
-) -> tuple["Transform", int, str]:
-    """The authors' own transform; with keys, their steps or the data set's with these changes."""
-    from ..data.preprocessing import Steps
-
-    if given.public is not None:
-        if not keys:
-            return given.public.transform, given.public.size, given.public.text
-        if given.public.steps is None:
-            raise UsageError(
-                f"preprocess.{next(iter(keys))}: {given.name} was evaluated in steps that these "
-                f"keys cannot express ({given.public.text})"
-            )
-        fallback = given.public.steps
-    values = {**fallback, **keys}
-    if missing := [key for key in ("mean", "std") if values.get(key) is None]:
-        raise UsageError(
-            f"preprocess.{missing[0]} is needed beside the other preprocess keys, such as "
-            "[0.485,0.456,0.406] and [0.229,0.224,0.225] for most networks of ImageNet"
-        )
-    if values["crop"] > values["resize"]:
-        # given alone, a larger crop keeps the margin
-        if "resize" in keys:
-            raise UsageError(
-                f"preprocess.crop={values['crop']} is larger than preprocess.resize="
-                f"{values['resize']}"
-            )
-        values["resize"] = values["crop"]
-    steps = Steps(**values)
-    return steps.transform(), steps.crop, str(steps)
 
 
 # --- network ------------------------------------------------------------------------------------
