@@ -397,3 +397,16 @@ def test_commands_that_draw_nothing_do_not_load_matplotlib(tmp_path):
     for verb in (["--help"], ["list"], ["table", "table=ldc/4", "rows=LDC3"], empty):
         done = subprocess.run([sys.executable, "-c", code, *verb], capture_output=True, text=True)
         assert done.stdout.splitlines()[-1] == "False", done.stdout + done.stderr
+
+
+def test_the_svg_of_a_picture_is_written_once(finished, tmp_path, monkeypatch):
+    (record,) = finished(confusion=matrices(3))
+    figure = maps.confusion(record)
+    formats = []
+    write = figure.savefig
+    monkeypatch.setattr(
+        figure, "savefig", lambda *a, **k: formats.append(k["format"]) or write(*a, **k)
+    )
+    source = data_uri(figure)
+    _, svg = save(figure, tmp_path / "picture")
+    assert formats == ["svg", "png"] and svg.read_bytes() == b64decode(source.partition(",")[2])

@@ -27,7 +27,7 @@ from . import claims
 from .page import Details, Page, Section, html
 from .runview import Picture, RunView, view
 
-DETAILED = 1000  # number of newest runs that open; older ones are a line each, for a small page
+DETAILED = 750  # number of newest runs that open; older ones are a line each, for a small page
 # most pictures of studies and of runs; each takes a third of a second to draw
 STUDY_PICTURES, RUN_PICTURES = 12, 12
 

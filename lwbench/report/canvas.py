@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from matplotlib import rc_context
@@ -63,11 +64,19 @@ def data_uri(figure: Figure) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(_bytes(figure, "svg")).decode()
 
 
+# the page and the file beside it hold the same SVG, which takes longer to write than to draw
+_svg_of: WeakKeyDictionary[Figure, bytes] = WeakKeyDictionary()
+
+
 def _bytes(figure: Figure, suffix: str) -> bytes:
+    if suffix == "svg" and figure in _svg_of:
+        return _svg_of[figure]
     # dates and versions would make each file a new one
     metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[suffix]
     buffer = io.BytesIO()
     figure.savefig(buffer, format=suffix, metadata=metadata)
+    if suffix == "svg":
+        _svg_of[figure] = buffer.getvalue()
     return buffer.getvalue()
 
 
