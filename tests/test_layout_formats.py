@@ -2,6 +2,9 @@
 
 import importlib.util
 import io
+import json
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -15,7 +18,9 @@ from lwbench.data import content
 from lwbench.errors import UsageError
 from lwbench.registry import DATASETS
 from lwbench.runs.images import is_same
+from lwbench.runs.records import records
 from lwbench.runs.schema import Images
+from lwbench.tables.studies import images as images_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 ROOT = Path(__file__).resolve().parents[1]
@@ -159,6 +164,30 @@ def test_hashes_are_remembered_until_a_file_changes(layouts, images, monkeypatch
 def test_records_from_before_the_digest_of_encoded_images_stay_valid(then, now, same):
     then, now = Images.model_validate(then), Images.model_validate(now)
     assert is_same(then, now) is is_same(now, then) is same
+
+
+def recorded(out, name, **images):
+    """A finished run of which no more is there than its result and its images."""
+    figures = {"epoch": 1, "test_loss": 1.0, "test_top1": 50, "test_top5": 50, "train_top1": 50}
+    result = {
+        "identity": name, "model": "mb0", "data": "moss", "seed": 0, "epochs": 1, "device": "cpu",
+        "precision": "fp32", "params": 1, "seconds": 1.0, "images_per_s": 1.0, "final": figures,
+        "best": figures,
+    }  # fmt: skip
+    folder = out / "moss" / "mb0" / f"{name}-s0"
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "env.json").write_text(json.dumps({"data": images}))
+
+
+def test_tables_pool_runs_recorded_before_and_after_and_on_other_layouts():
+    out = Path("outputs")
+    recorded(out, "before", digest="folder", content="bytes")
+    recorded(out, "after", digest="folder", content="bytes", encoded="all")
+    recorded(out, "shards", digest="tar", content="bytes", encoded="all")
+    recorded(out, "others", digest="folder", content="changed")
+    of = {record.result.identity: images_of(record) for record in records(out)}
+    assert of["before"] == of["after"] == of["shards"] == "all" != of["others"]
 
 
 # --- ImageNet as it is distributed --------------------------------------------------------------
@@ -353,8 +382,6 @@ def test_integer_classes_have_the_names_of_classnames_txt_and_others_are_faults(
 
 def table(path, cells, labels, names=("a", "b")):
     pyarrow = pytest.importorskip("pyarrow")
-    import json
-
     from pyarrow import parquet
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -478,6 +505,18 @@ def test_cifar10_c_is_read_by_corruption_and_severity(monkeypatch):
     assert (source.test.images.numpy() == images[4:8][[3, 1, 2, 0]]).all()
     with pytest.raises(UsageError, match="has fog"):
         build(".", "cifar10_c", corruption="smoke").load(32)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no folder ../shared with CIFAR-10")
+def test_sets_that_are_evaluated_on_are_normalised_as_cifar10_is(tmp_path):
+    from lwbench.data.sets.arrays import CIFAR10
+
+    unpack = [sys.executable, str(SHARED / "unpack.py"), str(tmp_path), "cifar10"]
+    subprocess.run(unpack, check=True, capture_output=True)
+    source = build(tmp_path, "cifar10").load(32)
+    assert tuple(source.class_names) == CIFAR10.class_names
+    assert (*source.mean, *source.std) == pytest.approx((*CIFAR10.mean, *CIFAR10.std), abs=1e-9)
 
 
 # --- test images without labels -----------------------------------------------------------------
