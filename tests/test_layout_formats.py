@@ -457,6 +457,7 @@ def test_arrays_of_medmnist_are_trained_and_tested_on_in_canonical_order(capsys)
         ({"train_labels": np.array([0, 1, -1, -2] * 3)}, "train_labels: 6 labels below 0"),
         ({"train_labels": np.arange(11)}, r"train_labels are int64 of shape \(11,\) for 12 images"),
         ({"train_labels": np.zeros((12, 14), int)}, "expected one integer per image"),
+        ({"train_labels": np.arange(12) % 2}, "too few images to train on in class 2"),
         ({"train_images": pixels(12).astype(float)}, "train_images are float64"),
         ({"train_images": pixels(12)[:, :4]}, "are 8 x 4 px; expected squares"),
         ({"train_images": pixels(12, side=4)}, r"images of \[4, 8\] px"),

@@ -78,7 +78,11 @@ def check(config: dict[str, Any]) -> int:
     # again, now without the unreadable files: a class may have no image left
     splits = examined_classes(train.good, test.good, notes)
     repeated, pairs = _equal_images(train, test)
-    lines = [_balance(name, listing) for name, listing in splits.parts if listing.class_names]
+    lines = [
+        _balance(name, listing)
+        for name, listing in splits.parts
+        if listing.class_names and listing.folder
+    ]
     lines += [f"note: {note}" for note in (*splits.notes, *repeated)]
     problems = _bad(train) + _bad(test) + ["; ".join(f.split("\n")) for f in splits.faults] + pairs
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"

@@ -20,7 +20,7 @@ from ...registry import DATASETS
 from ..layouts.choice import TestSplit, chosen_split
 from ..layouts.folders import require_root
 from ..layouts.shards import class_names
-from ..listing import UNLABELLED
+from ..listing import UNLABELLED, some
 from . import Dataset
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class ArrayFile(Dataset):
 
         parts, notes = self._parts()
         names = self._names(parts)
+        self._require_classes(parts, names)
         if "test" not in parts:
             parts = _held_out(parts["train"], names, self.split_seed)
         arrays: Arrays = {}
@@ -148,6 +149,16 @@ class ArrayFile(Dataset):
                 f"{len(stated)} class names; the highest is {highest}"
             )
         return list(stated)
+
+    def _require_classes(self, parts: dict[str, Arrays], names: list[str]) -> None:
+        """Raise UsageError where a class cannot be learnt, as for class folders."""
+        if "train" not in parts:
+            return
+        counts = np.bincount(parts["train"]["labels"].clip(0), minlength=len(names))
+        empty = [name for name, count in zip(names, counts, strict=True) if not count]
+        if len(names) - len(empty) < 2 or empty:
+            what = f" in class {some(empty)}" if empty else ": all images are of one class"
+            raise UsageError(f"{shown(self.file)}: too few images to train on{what}")
 
 
 @dataclass(frozen=True)
