@@ -200,6 +200,23 @@ def test_the_table_agrees_with_the_archived_runs():
         assert f"{statistics.stdev(values):.2f}" == deviation
 
 
+def test_the_guides_study_of_recipes_agrees_with_the_archived_runs():
+    pattern = r"^\| (labels alone|with the teacher) \| (.*?) \| (.*?) \|$"
+    rows = re.findall(pattern, text("docs/guide.md"), re.MULTILINE)
+    assert len(rows) == 2
+    found = [r for r in records(ROOT / "outputs") if r.result.data == "cifar100" and r.config.ema]
+    means = {}
+    for label, *cells in rows:
+        runs = [r for r in found if bool(r.config.teacher) == (label == "with the teacher")]
+        for cell, which in zip(cells, ("raw", "final"), strict=True):
+            values = [getattr(r.result, which).test_top1 for r in runs]
+            means[label, which] = statistics.fmean(values)
+            spread = statistics.stdev(values)
+            assert cell == f"{means[label, which]:.2f} ± {spread:.2f} ({len(values)})"
+    gain = means["with the teacher", "raw"] - means["labels alone", "raw"]
+    assert f"Distillation gives {gain:+.2f} points" in text("docs/guide.md")
+
+
 def test_the_conditions_of_the_study_are_those_recorded():
     page = text("README.md")
     for record in eighteen():

@@ -145,7 +145,8 @@ def test_an_old_record_of_the_environment_is_one_start(tmp_path, finished):
 
 def test_archived_runs_are_read_as_before():
     folder = Path(__file__).parent.parent / "outputs"
-    found = records(folder)
+    # those of the first study, from before an environment listed its starts
+    found = [record for record in records(folder) if record.result.data == "cifar10"]
     assert len(found) == 18
     for record in found:
         env = json.loads((record.run.path / "env.json").read_text())
