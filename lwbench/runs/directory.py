@@ -7,15 +7,16 @@ import csv
 import io
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from pydantic import ValidationError
 
 from ..errors import UsageError
+from . import lease
 from .files import read_json, write_atomically, write_json
 from .provenance import this_start, utc_now
 from .runconfig import RunConfig
@@ -105,42 +106,40 @@ class Run:
     def locked(self) -> Iterator["Run"]:
         """Hold the directory for writing; remove what killed writers left half-written.
 
-        Raises UsageError, with the holder's name, where another process holds it.
+        Both the kernel's lock and the lease are held: the first is free as soon as its process is
+        dead, the second one holds between machines. Raises UsageError, with the holder's name,
+        where another process holds one.
         """
-        try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            # `is_locked` of another process holds the lock for an instant: wait for that long
-            lock = FileLock(self.path / ".lock", timeout=1)
-            lock.acquire()
-        except Timeout:
-            starts = self.environment().starts
-            holder = (starts and starts[-1].process) or "another process"
-            raise UsageError(f"{self.path} is being written by {holder}; wait for it") from None
-        except OSError as error:
-            raise UsageError(
-                f"cannot write to {self.path}: {error.strerror or error}; choose another folder "
-                "with out=<folder>"
-            ) from None
-        try:
+        with ExitStack() as stack:
+            try:
+                self.checkpoints.mkdir(parents=True, exist_ok=True)
+                # `is_locked` of another process holds the lock for an instant: wait for that long
+                stack.enter_context(lease.kernel_locked(self.path, timeout=1))
+                stack.enter_context(lease.leased(self.path))
+            except Timeout:
+                starts = self.environment().starts
+                holder = (starts and starts[-1].process) or "another process"
+                raise UsageError(f"{self.path} is being written by {holder}; wait for it") from None
+            except OSError as error:
+                raise UsageError(
+                    f"cannot write to {self.path}: {error.strerror or error}; choose another "
+                    "folder with out=<folder>"
+                ) from None
             for part in self.path.rglob(".*.part"):  # of a writer that was killed
                 part.unlink(missing_ok=True)
             yield self
-        finally:
-            lock.release()
 
     def is_locked(self) -> bool:
-        """Return whether a process holds the directory now."""
-        if not (self.path / ".lock").exists():
+        """Return whether a process holds the directory now, as far as can be seen at once."""
+        if not any((self.path / name).exists() for name in (lease.KERNEL_NAME, lease.NAME)):
             return False
-        lock = FileLock(self.path / ".lock", timeout=0)
         try:
-            lock.acquire()
+            with lease.kernel_locked(self.path, timeout=0):
+                return lease.is_held(self.path)
         except Timeout:
             return True
         except OSError:  # this user may not write here, so no process of theirs does
             return False
-        lock.release()
-        return False
 
     # records
 

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import LwbenchError
+from .lease import check_held
 
 
 @contextmanager
 def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
     """Open a file, also for reading, that replaces `path` when the block ends without an error.
 
-    What stood at `path` moves to `previous`, if given. Raises OSError, with `path` as it was.
+    What stood at `path` moves to `previous`, if given. Raises OSError, and LeaseLost in a run
+    directory that another process has taken over, with `path` as it was.
     """
     # named after the process: two that write without a lock must not share a partial file
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -25,6 +27,9 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
             file.flush()
             # the content must be on the disk before its name is, or a power cut leaves it empty
             os.fsync(file.fileno())
+        # Checked when the partial file is complete: whoever takes the directory over later than
+        # this removes that file, so that the step below fails.
+        check_held(path)
         if previous and path.exists():
             os.replace(path, previous)
         os.replace(part, path)
