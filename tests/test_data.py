@@ -484,6 +484,7 @@ def test_each_yaml_names_every_argument_and_a_whole_recipe(path):
     assert path.read_text().startswith("# ")
     config = yaml.safe_load(path.read_text())
     augment, recipe = config.pop("augment"), config.pop("recipe")
+    assert config.pop("validation") == 0.0
     ours = {f"recipe.{key}" for key in recipe} | {f"augment.{key}" for key in augment}
     assert set(config.pop("ours", [])) <= {*ours, "augment", "recipe"}
     assert validated(Augment, augment, "data.augment") == augment

@@ -60,6 +60,7 @@ def built_data(
     seed: int,
     device: "torch.device",
     workers: int,
+    validation: float = 0.0,
 ) -> "Data":
     """The data set as batches on a device. Raises UsageError where it cannot be read."""
     from ..data.augment import Augment
@@ -75,6 +76,7 @@ def built_data(
         device=device,
         augment=augmentation,
         workers=workers,
+        validation=validation,
     )
 
 
@@ -101,6 +103,7 @@ def configured_data(config: RunConfig, spec: Spec, device: "torch.device") -> "D
         seed=config.seed,
         device=device,
         workers=config.num_workers,
+        validation=config.validation,
     )
 
 

@@ -11,9 +11,10 @@ from ..logs import log
 from ..runs.images import unlike_published
 from ..runs.records import Record, records
 from ..runs.runconfig import RunConfig
-from ..tables import ablation, cells, formats, published, studies
+from ..tables import ablation, cells, epoch_choice, formats, published, studies
 from ..tables.cells import FilledTable
-from ..tables.claims import designs
+from ..tables.claims import by_image, designs
+from ..tables.layout import Layout
 from ..tables.selection import selected
 from ..tables.studies import Study, Train
 from ..tables.table import Table
@@ -55,9 +56,20 @@ def tabulate(
         filled = fill(tables, chosen, count)
         if "table" not in keys:
             return formats.render_summary(filled, format, width, colours)
-    return formats.render(
+    text = formats.render(
         filled, format, width, intervals=intervals, is_long=is_long, colours=colours
     )
+    more = _more(keys, filled)
+    return text + ("\n" + formats.written(more, format, width, colours) if more else "")
+
+
+def _more(keys: Mapping[str, str], filled: Sequence[FilledTable]) -> list[Layout]:
+    """The tables below the tables: rows compared image by image, and by the choice of the epoch."""
+    asked = [key for key in ("images", "epochs_compared") if keys.get(key) == "true"]
+    if asked and keys["format"] in ("json", "csv"):
+        raise UsageError(f"{asked[0]}=true cannot be combined with format={keys['format']}")
+    found = [by_image.of_table(one) for one in filled if "images" in asked]
+    return found + [epoch_choice.of_table(one) for one in filled if "epochs_compared" in asked]
 
 
 def _of_runs(keys: Mapping[str, str], overrides: Sequence[str]) -> list[FilledTable]:

@@ -16,6 +16,8 @@ KEYS = {
     ),
     "ci": Key("add the 95 % confidence interval of every mean", NO_YES),
     "layout": Key("wide is a line per row, long a line per cell", ("wide", "long")),
+    "images": Key("compare rows image by image, beside the seed-wise test", NO_YES),
+    "epochs_compared": Key("add what the choice of the epoch does to the result", NO_YES),
     "format": Key("output format", ("terminal", "markdown", "latex", "html", "csv", "json")),
     "out": Key("the folder of runs (outputs)"),
     "archived": Key("whether archived runs under <out>/measured count", YES_NO),

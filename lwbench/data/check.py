@@ -93,7 +93,7 @@ def check(config: dict[str, Any]) -> int:
 
 
 def _parts(config: dict[str, Any], workers: int) -> tuple[Part, Part, tuple[str, ...]]:
-    arguments = {k: v for k, v in config.items() if k not in ("recipe", "augment")}
+    arguments = {k: v for k, v in config.items() if k not in ("recipe", "augment", "validation")}
     dataset: Dataset = DATASETS.build(arguments)
     # files are examined as they are; `load` would end at the first bad one
     if splits := dataset.splits():

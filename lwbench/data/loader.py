@@ -16,6 +16,7 @@ from torch import Tensor
 from ..errors import UsageError
 from .augment import Augment, soft_labels
 from .draws import Draws, epoch_order, evaluation_sample
+from .held_out import held_out
 from .prefetch import copied_ahead
 from .source import Source, Split
 from .workers import Fit, Paths, decoded_batches
@@ -26,9 +27,11 @@ Batch = tuple[Tensor, Tensor]
 class Data:
     """A data set on a device, as batches; see `train_batches` and `eval_batches`.
 
-    `nbytes`: what stays on the device during the whole run. `mean`, `std`: of the training images
-    in [0, 1], per channel. Raises UsageError where the training set has fewer than two images, or
-    where images are mixed in pairs and the batch size is odd.
+    `validation`: the share of each class's training images that is held out, the same for every
+    seed: `eval_batches("validation")`. `nbytes`: what stays on the device during the whole run.
+    `mean`, `std`: of the training images in [0, 1], per channel. Raises UsageError where the
+    training set has fewer than two images, or where images are mixed in pairs and the batch size is
+    odd.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Data:
         augment: Augment,
         workers: int = 0,
         dtype: torch.dtype = torch.float32,
+        validation: float = 0.0,
     ) -> None:
         # a set without training images can be evaluated on
         if len(source.train) == 1:
@@ -60,7 +64,9 @@ class Data:
         self.name, self.class_names = source.name, source.class_names
         self.num_classes = len(source.class_names)
         self.image_size, self.batch_size, self.seed = image_size, batch_size, seed
-        self.train_size, self.test_size = len(source.train), len(source.test)
+        self._parts = held_out(source.train.labels, validation)
+        self.train_size, self.validation_size = map(len, self._parts.values())
+        self.test_size = len(source.test)
         self.mean, self.std, self.digest = source.mean, source.std, source.digest
         self.streaming = train.images is None
         # a tensor's device has an index ("cuda:0"), so that devices compare equal
@@ -97,14 +103,14 @@ class Data:
             yield self._augmented(images, labels, draws.take(index))
 
     def eval_batches(
-        self, split: Literal["test", "train"] = "test", most: int | None = None
+        self, split: Literal["test", "train", "validation"] = "test", most: int | None = None
     ) -> Iterator[Batch]:
         """Yield the images of a split once, in canonical order: their central windows and labels.
 
         Shapes as in `train_batches`, with hard labels. Of a split with more than `most` images, as
         many of them, drawn by the seed.
         """
-        order = torch.arange(len(self._splits[split]))
+        order = torch.arange(self.test_size if split == "test" else len(self._parts[split]))
         if most is not None and most < len(order):
             order = evaluation_sample(len(order), most, self.seed)
         count = len(order)
@@ -151,13 +157,19 @@ class Data:
 
         `crop`: draws of resized crops, by which streamed images are cut to the window's size.
         """
-        split = self._splits[name]
+        place = "test" if name == "test" else "train"  # held-out images lie among those of training
+        split = self._splits[place]
         if split.images is None and split.pack and (packed := split.pack.finished()) is not None:
-            split = self._splits[name] = self._place(replace(split, images=packed))
+            split = self._splits[place] = self._place(replace(split, images=packed))
+        # draws are by the position among the images of the part
+        drawn, cuts = order.to(self.device), None if crop is None else crop[order]
+        if self.validation_size and name != "test":
+            order = self._parts[name][order]
         indices = [order[first:last] for first, last in bounds]
         placed = order.to(self.device)
         if split.images is None:
-            batches = self._stream(split, indices, crop)
+            parts = None if cuts is None else [cuts[first:last] for first, last in bounds]
+            batches = self._stream(split, indices, parts)
         elif split.images.device == self.device:
             batches = (split.images.index_select(0, placed[first:last]) for first, last in bounds)
         else:
@@ -165,14 +177,16 @@ class Data:
             batches = (split.images.index_select(0, index) for index in indices)
         for (first, last), images in zip(bounds, copied_ahead(batches, self.device), strict=True):
             index = placed[first:last]
-            yield index, images, split.labels.index_select(0, index)
+            yield drawn[first:last], images, split.labels.index_select(0, index)
 
-    def _stream(self, split: Split, indices: list[Tensor], crop: Tensor | None) -> Iterator[Tensor]:
+    def _stream(
+        self, split: Split, indices: list[Tensor], cuts: list[Tensor] | None
+    ) -> Iterator[Tensor]:
         paths = split.paths or []
         names = [[paths[i] for i in index.tolist()] for index in indices]
-        if crop is not None:
-            # drawn for all images of the set, and cut in the threads that decode them
-            fits = (partial(self._cut, crop[index]) for index in indices)
+        if cuts is not None:
+            # drawn for all images of the part, and cut in the threads that decode them
+            fits = (partial(self._cut, draws) for draws in cuts)
             return self._decoded(names, self.source.window, fits)
         return split.pack.batches(indices, self._decoded) if split.pack else self._decoded(names)
 

@@ -37,6 +37,12 @@ class Evaluation:
         return self.cells % self.num_classes
 
     @property
+    def correct(self) -> np.ndarray:
+        """Whether each image was taken for its class, (N,) bool, in the order of the batches."""
+        hits: np.ndarray = self.cells // self.num_classes == self.cells % self.num_classes
+        return hits
+
+    @property
     def confusion(self) -> np.ndarray:
         """Counts as [true, predicted], (num_classes, num_classes) int32."""
         # made on request: with 10,000 classes it takes 400 MB, which an epoch has no use for

@@ -10,7 +10,7 @@ from ..runs.runconfig import Precision
 from ..runs.schema import Row
 
 Batch = tuple[Tensor, Tensor]  # images (N, C, H, W), labels (N,) or mixed labels (N, classes)
-Split = Literal["train", "test"]
+Split = Literal["train", "test", "validation"]
 
 
 class Batches(Protocol):
@@ -19,6 +19,7 @@ class Batches(Protocol):
     num_classes: int
     batch_size: int
     train_size: int
+    validation_size: int  # training images that are held out
     steps_per_epoch: int
 
     @property

@@ -23,6 +23,7 @@ from .inputs import Batches, Progress, Settings, Split
 from .load import LoadWatch
 from .offsets import is_deformable, offset_arrays, offset_statistics
 from .recorder import Arrays, Recorder
+from .result import figures, held_out_figures
 from .signals import Interrupted, Signals
 from .state import Position
 from .step import TrainStep
@@ -147,6 +148,9 @@ class Training:
         # the last step may have made weights infinite after its loss was computed
         self._check_finite(test.loss, "test loss")
         row |= {"test_loss": test.loss, "test_top1": test.top1, "test_top5": test.top5}
+        if self.data.validation_size:
+            held = self._evaluate("validation")
+            row |= {"validation_loss": held.loss, "validation_top1": held.top1}
         if self.step.average:
             raw = self._evaluate("test", model=self.model)
             self._check_finite(raw.loss, "test loss")
@@ -188,7 +192,7 @@ class Training:
         # of equally good epochs the first; its figures are reported beside those of the last one,
         # since it was chosen on the test images
         if row.get("test_top1", -1.0) > at.best.get("test_top1", -1.0):
-            at.best = _figures(row)
+            at.best = figures(row)
             self._recorder.best({"model": self.step.delivered.state_dict()} | at.best)
         # sums and times of the epoch begin again
         self.at = Position(epoch=at.epoch + 1, seconds=at.seconds, best=at.best, rows=at.rows)
@@ -197,8 +201,9 @@ class Training:
     def _finish(self) -> dict[str, Any]:
         # interrupted here, a run resumes behind its last epoch and evaluates again
         begin = time.monotonic()
+        test = self._evaluate("test")
         confusion: dict[str, np.ndarray] = {
-            "test": self._evaluate("test").confusion,
+            "test": test.confusion,
             "class_names": np.array(self.data.class_names, dtype=np.str_),
         }
         train_evaluated = self.data.train_size
@@ -207,6 +212,9 @@ class Training:
         if train_evaluated:
             confusion["train"] = self._evaluate("train", train_evaluated).confusion
         arrays: dict[str, Arrays] = {"confusion": confusion}
+        # a bit per test image in canonical order, for comparisons image by image
+        bits, count = np.packbits(test.correct), np.array(len(test.correct))
+        arrays["predictions"] = {"correct": bits, "count": count}
         if self.is_deformable:
             images = self._test_images(EXAMPLE_IMAGES)
             arrays["offsets"] = offset_arrays(self.step.delivered, images, self.step.autocast)
@@ -214,16 +222,17 @@ class Training:
         self._recorder.finish(rows, arrays)
         # seconds of rows are of training alone; evaluations are in the run's `seconds`
         images_trained = self.data.train_size * len(rows)
-        raw = {"raw": _figures(rows[-1], "raw_")} if self.step.average else {}
+        raw = {"raw": figures(rows[-1], "raw_")} if self.step.average else {}
         return {
             "epochs": self.settings.epochs,
             "precision": self.step.precision,
             "seconds": self.at.seconds + time.monotonic() - begin,
             "images_per_s": images_trained / sum(row["seconds"] for row in rows),
-            "final": _figures(rows[-1]),
+            "final": figures(rows[-1]),
             "best": self.at.best,
             "train_evaluated": train_evaluated,
             **raw,
+            **held_out_figures(rows),
         }
 
     def _check_finite(self, value: float, which: str) -> None:
@@ -275,10 +284,3 @@ class Training:
                 self.run.path,
                 ", ".join(found),
             )
-
-
-def _figures(row: Row, prefix: str = "") -> dict[str, Any]:
-    """The part of a row that result.json holds; see `runs.schema.Figures`."""
-    figures: dict[str, Any] = {"epoch": row["epoch"], "train_top1": row["train_top1"]}
-    names = ("test_loss", "test_top1", "test_top5")
-    return figures | {name: dict(row)[prefix + name] for name in names}

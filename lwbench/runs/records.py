@@ -21,6 +21,7 @@ from .sources import FOLDER
 ARCHIVE = "measured"  # the folder of archived runs, inside the one of local runs
 ARCHIVED_FILES = (
     "config.yaml", "env.json", "metrics.csv", "result.json", "confusion.npz", "offsets.npz",
+    "predictions.npz",
 )  # fmt: skip
 
 

@@ -79,7 +79,9 @@ class Group(BaseModel):
         """Builder and arguments; recipe and augmentation of a data set have other readers."""
         extra = self.model_extra or {}
         return {"builder": self.builder} | {
-            key: value for key, value in extra.items() if key not in ("recipe", "augment")
+            key: value
+            for key, value in extra.items()
+            if key not in ("recipe", "augment", "validation")
         }
 
 
@@ -211,6 +213,16 @@ class RunConfig(_Keys):
         """Where the images are, as an absolute path; None for the default place."""
         root = (self.data.model_extra or {}).get("root")
         return str(Path(root).resolve()) if root else None
+
+    @property
+    def validation(self) -> float:
+        """The share of training images that is held out (`data.validation`). Raises UsageError."""
+        share = (self.data.model_extra or {}).get("validation") or 0.0
+        if not isinstance(share, int | float) or not 0 <= share <= 0.5:
+            raise UsageError(
+                f"data.validation={share}: expected a share from 0 to 0.5, such as 0.1"
+            )
+        return float(share)
 
     @property
     def augment(self) -> dict[str, Any]:

@@ -44,6 +44,9 @@ class Row(TypedDict):
     test_loss: NotRequired[float]
     test_top1: NotRequired[float]
     test_top5: NotRequired[float]
+    # with data.validation= on the held-out training images
+    validation_loss: NotRequired[float]
+    validation_top1: NotRequired[float]
     # with ema= of the weights themselves
     raw_test_loss: NotRequired[float]
     raw_test_top1: NotRequired[float]
@@ -84,6 +87,7 @@ class Result(BaseModel):
     images_per_s: Rate
     final: Figures
     best: Figures
+    held_out: Figures | None = None  # of the epoch that is best on held-out training images
     # training images that the final weights were evaluated on, for the confusion matrix; None:
     # all of them, recorded before this field existed
     train_evaluated: Count | None = None
