@@ -37,7 +37,7 @@ def cached_counts(requests: Iterable[CountRequest], count: Counter) -> dict[Coun
 def content_digest() -> str:
     """A short hash of everything that a count depends on."""
     package = Path(__file__).resolve().parent.parent
-    names = ("layers", "models", "measure")
+    names = ("layers", "models", "measure", "deploy")
     files = [path for name in names for path in (package / name).rglob("*.py")]
     files += [*conf_files("model").values(), conf_folder() / "profile.yaml"]
     return digest(sorted(files), ("torchvision", "timm", *MODELS.packages()))
@@ -45,6 +45,7 @@ def content_digest() -> str:
 
 def _key(request: CountRequest) -> str:
     key = [*request.model, request.num_classes, request.image_size]
+    key += ["deploy"] if request.is_deployed else []
     return json.dumps([*key, *digests(request.model)])
 
 
@@ -65,7 +66,7 @@ def counted(
         try:
             if trust_code:
                 allow(values["model"])
-            counts[request] = _counts(values)
+            counts[request] = _counts(values, request.is_deployed)
         except UsageError as error:
             log.warning("no count of %s: %s", " ".join(request.model), error)
     return counts
@@ -84,15 +85,18 @@ def check_trusted(group: Mapping[str, Any], keys: Mapping[str, str]) -> None:
         check_allowed(read_sources(Path(group["path"])))
 
 
-def _counts(values: dict[str, Any]) -> Counts:
+def _counts(values: dict[str, Any], is_deployed: bool) -> Counts:
+    from ..deploy.fuse import fuse
     from ..measure.complexity import count
     from ..measure.data_free import measured
     from ..registry import MODELS
 
-    spec = MODELS.spec(values["model"])
+    spec, size = MODELS.spec(values["model"]), values["image_size"]
     cost = measured(
         lambda: spec.build(values["num_classes"]),
-        lambda model: count(model, image_size=values["image_size"]),
+        lambda model: count(
+            fuse(model, image_size=size) if is_deployed else model, image_size=size
+        ),
     )
     return {
         "params": cost.params,

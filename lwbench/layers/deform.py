@@ -121,7 +121,7 @@ class DeformConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # the weight is used without calling `conv`, whose own windows are not deformed
         offset, mask = self.offsets_and_masks(x)
-        return deform_conv2d(
+        y = deform_conv2d(
             x,
             offset,
             mask,
@@ -130,6 +130,8 @@ class DeformConv2d(nn.Module):
             padding=self.padding,
             dilation=self.dilation,
         )
+        bias = self.conv.bias  # of a folded batch norm only (deploy.fuse)
+        return y if bias is None else y + bias[:, None, None]
 
 
 Stem = Literal["conv", "dc", "ldc"]

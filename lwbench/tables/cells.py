@@ -69,6 +69,7 @@ class CountRequest(NamedTuple):
     model: tuple[str, ...]
     num_classes: int
     image_size: int
+    is_deployed: bool = False  # in its deploy form: norms folded, branches merged
 
 
 class Counts(TypedDict):
@@ -300,7 +301,8 @@ def _cell(table: str, figure: Figure, counts: Mapping[CountRequest, Counts], stu
     count = counts.get(request) if request else None
     if count is None:
         return cell
-    measured = count["params"] if figure.kind == "params" else count["macs"][figure.rule]
+    is_params = figure.kind in ("params", "deploy_params")
+    measured = count["params"] if is_params else count["macs"][figure.rule]
     cell = replace(cell, measured=measured, verdict=figure.verdict(measured))
     if cell.verdict not in ("close", "misprint", "fit") or cell.ratio is None:
         return cell
@@ -311,14 +313,16 @@ def _cell(table: str, figure: Figure, counts: Mapping[CountRequest, Counts], stu
 def _request(figure: Figure) -> CountRequest | None:
     if figure.kind not in COMPLEXITY:
         return None
-    return CountRequest(figure.model, figure.num_classes, figure.image_size)
+    is_deployed = figure.kind in ("deploy_params", "deploy_macs")
+    return CountRequest(figure.model, figure.num_classes, figure.image_size, is_deployed)
 
 
 def _command(figure: Figure, overrides: Sequence[str]) -> str:
     """The command that shows a count or measures an accuracy, quoted for a shell."""
     if (request := _request(figure)) is not None:
         size = (f"num_classes={request.num_classes}", f"image_size={request.image_size}")
-        return shlex.join(["lwbench", "profile", *request.model, *size])
+        form = ("deploy=true",) if request.is_deployed else ()
+        return shlex.join(["lwbench", "profile", *request.model, *size, *form])
     if not figure.train:
         return ""
     return shlex.join(["lwbench", "train", *config_dir_arguments(), *figure.train, *overrides])

@@ -126,7 +126,7 @@ class _File(Strict):
     experiment: Annotated[str, known("experiment", lambda: options("experiment"))] | None = None
     baseline: str | None = None
     origin: OfOrigin = None
-    columns: dict[str, _Column] = {kind: _Column(kind=kind) for kind in COMPLEXITY}
+    columns: dict[str, _Column] = {kind: _Column(kind=kind) for kind in ("params", "macs")}
     marks: list[str] = []
     rows: Annotated[list[dict[str, Any]], Field(min_length=1)]
     notes: list[str] = []

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field, replace
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from typing import Literal, NamedTuple
 
-COMPLEXITY = ("params", "macs")
+COMPLEXITY = ("params", "macs", "deploy_params", "deploy_macs")
 ACCURACY = ("top1", "top1_error", "top5", "top5_error")
 KINDS = (*COMPLEXITY, *ACCURACY, "speed", "map")
 CHECK = "x"  # a check mark that every font and terminal has
 # the names of the rules in measure.rules, which imports torch; a test holds the two together
-RULES = ("plain", "conv_only", "thop2020", "torchstat")
+RULES = ("plain", "conv_only", "thop2020", "torchstat", "ptflops", "fvcore")
 
 
 OriginKind = Literal["own", "quoted", "unknown"]

@@ -1,0 +1,1 @@
+"""A network in the form in which it is deployed."""
