@@ -8,10 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import count, create_model, list_models, load_runs, train
+    from .api import count, create_model, fuse, list_models, load_runs, train
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "count", "create_model", "list_models", "load_runs", "train"]
+__all__ = ["__version__", "count", "create_model", "fuse", "list_models", "load_runs", "train"]
 
 
 def __getattr__(name: str) -> Any:

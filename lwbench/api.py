@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from .measure.complexity import Complexity
 
-__all__ = ["count", "create_model", "list_models", "load_runs", "train"]
+__all__ = ["count", "create_model", "fuse", "list_models", "load_runs", "train"]
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -63,6 +63,17 @@ def count(model: "nn.Module", *, image_size: int = 224, in_channels: int = 3) ->
     from .measure.complexity import count as counted
 
     return counted(model, image_size=image_size, in_channels=in_channels)
+
+
+def fuse(model: "nn.Module", *, image_size: int = 224, in_channels: int = 3) -> "nn.Module":
+    """A copy of a network in its deploy form: norms folded, branches merged, dropout gone.
+
+    Its outputs are those of the network in evaluation mode, up to rounding. The network is not
+    changed. Raises UsageError where it cannot take an image of this size.
+    """
+    from .deploy.fuse import fuse as fused
+
+    return fused(model, image_size=image_size, in_channels=in_channels)
 
 
 def train(*overrides: str, **keys: Any) -> Record:

@@ -67,8 +67,9 @@ def _row(p: dict[str, Any]) -> dict[str, Any]:
         "image_size": p["image_size"],
         "params": p["params"],
         "buffers": p["buffers"],
-        **p["macs"],
-        "deform_sampling": p["deform_sampling"],
+        **_named_macs(p["macs"]),
+        **_deploy_row(p.get("deploy")),
+        "deform_sampling_operations": p["deform_sampling"],
         "activations": p["activations"],
         "peak_bytes": p["peak_bytes"],
         "unknown": sum(p["unknown"].values()),
@@ -79,7 +80,20 @@ def _row(p: dict[str, Any]) -> dict[str, Any]:
 
 def _layer_row(layer: dict[str, Any]) -> dict[str, Any]:
     shapes = {k: "x".join(map(str, layer[k])) for k in ("in_shape", "out_shape")}
-    return {k: layer[k] for k in ("name", "type", "params")} | shapes | layer["macs"]
+    return {k: layer[k] for k in ("name", "type", "params")} | shapes | _named_macs(layer["macs"])
+
+
+def _named_macs(macs: dict[str, int | None]) -> dict[str, int | None]:
+    """Return counts under headers that say what is counted."""
+    return {f"macs_{rule}": count for rule, count in macs.items()}
+
+
+def _deploy_row(form: dict[str, Any] | None) -> dict[str, Any]:
+    if form is None:
+        return {}
+    difference = f"{form['largest_difference'] / (form['largest_output'] or 1.0):.2g}"
+    counts = {f"deploy_{key}": value for key, value in _named_macs(form["macs"]).items()}
+    return {"deploy_params": form["params"], **counts, "deploy_relative_difference": difference}
 
 
 def _show_rows(rows: list[dict[str, Any]], format: str) -> None:
@@ -126,17 +140,38 @@ def _show_one(p: dict[str, Any]) -> None:
         lines.append(("sampling", f"{p['deform_sampling']:,} operations, in no figure below"))
     for word, text in lines:
         screen.print(f"  {word:<14}{text}")
-    screen.print("MACs by rule")
-    for rule, value in p["macs"].items():
-        known = "-" if value is None else f"{value:>16,}  {metric(value):>9}"
-        screen.print(f"  {rule:<14}{known}  {RULE_WORDS.get(rule, '')}")
+    _show_macs("MACs by rule (a MAC is two FLOPs)", p["macs"])
     for rules, classes in _grouped(p["not_covered"]):
         screen.print(f"counted as 0 by {rules}: {_named(classes)}")
     if p["unknown"]:
         unknown = _named(p["unknown"])
         screen.print(f"operators that no rule knows, counted as 0: {unknown}")
+    if form := p.get("deploy"):
+        _show_deploy_form(form)
     if p.get("layers"):
         _show_rows([_layer_row(layer) for layer in p["layers"]], "terminal")
+
+
+def _show_macs(title: str, macs: dict[str, int | None]) -> None:
+    screen = console()
+    screen.print(title)
+    for rule, value in macs.items():
+        known = f"{'-':>27}" if value is None else f"{value:>16,}  {metric(value):>9}"
+        screen.print(f"  {rule:<14}{known}  {RULE_WORDS.get(rule, '')}")
+
+
+def _show_deploy_form(form: dict[str, Any]) -> None:
+    """Print the counts of the deploy form, and how far its outputs are from the network's."""
+    screen = console()
+    screen.print("deploy form: batch norms folded, branches merged, dropout and other heads gone")
+    screen.print(f"  {'parameters':<14}{form['params']:,}")
+    screen.print(f"  {'activations':<14}{form['activations']:,}")
+    _show_macs("MACs of the deploy form by rule", form["macs"])
+    screen.print(
+        f"largest difference of the outputs, float32, {form['images']} images "
+        f"({form['images_from']}): {form['largest_difference']:.2g}; "
+        f"the largest output is {form['largest_output']:.3g}"
+    )
 
 
 def _grouped(not_covered: dict[str, dict[str, int]]) -> list[tuple[str, dict[str, int]]]:
