@@ -7,10 +7,10 @@ import pytest
 
 from lwbench.cli import main
 from lwbench.commands._counting import cached_counts, counted
+from lwbench.commands._explaining import Printed, best, candidates, printed, ranks
 from lwbench.errors import UsageError
 from lwbench.tables import published
 from lwbench.tables.cells import CountRequest
-from lwbench.tables.explain import Printed, best, candidates, printed, ranks
 
 ONE = CountRequest(("model=mb0",), 1000, 224)
 OTHER = CountRequest(("model=mb0",), 10, 224)

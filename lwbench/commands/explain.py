@@ -10,8 +10,8 @@ from ..config import override_key
 from ..errors import UsageError
 from ..logs import console
 from ..tables.cells import CountRequest
-from ..tables.explain import Candidate, Printed, Quantity, candidates, printed, ranks, row
 from ._counting import cached_counts, counter
+from ._explaining import Candidate, Printed, Quantity, candidates, printed, ranks, row
 from ._keys import Key, help_of_keys, parsed
 
 FLAGS: tuple[str, ...] = ()

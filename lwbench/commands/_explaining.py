@@ -6,7 +6,7 @@ from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from typing import Any, Literal, NamedTuple
 
 from ..errors import UsageError
-from .cells import CountRequest, Counts
+from ..tables.cells import CountRequest, Counts
 
 Quantity = Literal["params", "macs", "flops"]
 SUFFIXES = {"": 0, "k": 3, "m": 6, "g": 9, "b": 9, "t": 12}
