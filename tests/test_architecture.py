@@ -139,7 +139,7 @@ def test_few_things_lie_directly_under_the_package():
     modules = {p.stem for p in PACKAGE.glob("*.py")} - {"__init__"}
     packages = {p.parent.name for p in PACKAGE.glob("*/__init__.py")}
     assert len(modules) <= 8
-    assert len(modules | packages) <= 18
+    assert len(modules | packages) <= 19
 
 
 def test_tables_and_report_together_stay_small():

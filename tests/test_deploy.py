@@ -9,9 +9,13 @@ from torch import Tensor, nn
 from torchvision.ops import DeformConv2d as TorchvisionDeformConv2d
 
 import lwbench
+from lwbench.commands._counting import counted
 from lwbench.deploy.fuse import difference, fuse, set_statistics
 from lwbench.errors import UsageError
 from lwbench.layers.deform import DeformConv2d
+from lwbench.measure.complexity import count
+from lwbench.tables import published
+from lwbench.tables.cells import filled, requirements
 
 NORMS = nn.modules.batchnorm._BatchNorm
 BOUND = 1e-9  # relative, in float64
@@ -202,3 +206,24 @@ def test_every_network_keeps_its_outputs(name):
 def test_networks_of_timm_keep_their_outputs(arch, size):
     timm = pytest.importorskip("timm")
     fused(timm.create_model(arch, num_classes=10), size, batch=2)
+
+
+def test_a_table_has_columns_of_the_deploy_form(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("""
+source: an example
+count: {rule: fvcore, num_classes: 10, image_size: 32}
+columns:
+  macs: {kind: macs}
+  deploy_macs: {kind: deploy_macs}
+  deploy_params: {kind: deploy_params}
+rows:
+  - {label: one, run: model=mb0}
+""")
+    (table,) = published.load(str(path))
+    form = count(fuse(lwbench.create_model("mb0", num_classes=10), image_size=32), image_size=32)
+    cells = filled(table, counted(requirements(table))).cells
+    train, deployed, params = (cell.measured for cell in cells)
+    assert (deployed, params) == (form.macs["fvcore"], form.params)
+    assert deployed < train
+    assert [cell.command.endswith("deploy=true") for cell in cells] == [False, True, True]
