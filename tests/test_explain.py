@@ -59,6 +59,12 @@ def test_ties_share_the_first_rank():
     assert ranks(found)[:2] == [1, 1]
 
 
+def test_parameters_are_listed_once_whatever_the_image_sizes():
+    small = ONE._replace(image_size=128)
+    found = candidates(printed("2.51M", "params"), "params", {ONE: counts(), small: counts()})
+    assert [c.request for c in found] == [ONE]
+
+
 def complexity_figures() -> list:
     tables = published.load("all")
     return [f for t in tables for f in t.figures if f.kind in ("macs", "params") and f.value]

@@ -1,5 +1,6 @@
 """`lwbench profile`: the deploy form, the picture of stages, and headers that say MACs."""
 
+import contextlib
 import csv
 import io
 import json
@@ -7,20 +8,45 @@ import json
 import pytest
 
 from lwbench.cli import main
-from lwbench.measure.picture import stages
+from lwbench.measure.picture import draw, stages
 
 SMALL = ["model=mb0", "image_size=32", "num_classes=10"]
 
 
-def test_the_deploy_form_is_counted_beside_the_network(capsys):
-    assert main(["profile", *SMALL, "deploy=true", "format=json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+@pytest.fixture(scope="module")
+def profiled(tmp_path_factory):
+    """The profile of a network with its layers and deploy form, and its picture."""
+    path = tmp_path_factory.mktemp("pictures") / "new" / "mb0.svg"
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        options = ["deploy=true", "layers=true", f"picture={path}", "format=json"]
+        assert main(["profile", *SMALL, *options]) == 0
+    return json.loads(out.getvalue()), path
+
+
+def test_the_deploy_form_is_counted_beside_the_network(profiled):
+    found, _ = profiled
     form = found["deploy"]
     assert form["params"] < found["params"]
     assert form["macs"]["plain"] == found["macs"]["plain"]
     assert form["macs"]["fvcore"] < found["macs"]["fvcore"]  # which counts norms
     assert 0 <= form["largest_difference"] < 1e-3 * form["largest_output"]
     assert (form["images"], form["images_from"]) == (16, "generated")
+
+
+def test_stages_add_up_to_the_network(profiled):
+    found, _ = profiled
+    bars = stages(found["layers"])
+    assert sum(bar["macs"] for bar in bars) == found["macs"]["plain"]
+    assert sum(bar["params"] for bar in bars) == found["params"]
+    assert 5 < len(bars) < len(found["layers"])
+
+
+def test_the_picture_shows_the_cost_per_stage(profiled, tmp_path):
+    found, path = profiled
+    assert path.read_bytes().startswith(b"<?xml")
+    draw(found, tmp_path / "mb0.png")
+    assert (tmp_path / "mb0.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_deploy_form_is_compared_on_real_images(capsys):
@@ -35,22 +61,6 @@ def test_every_header_of_a_count_says_macs(capsys):
     (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert {"macs_plain", "macs_fvcore", "macs_flop_counter"} <= set(row)
     assert "plain" not in row
-
-
-@pytest.mark.parametrize("suffix, start", [("png", b"\x89PNG"), ("svg", b"<?xml")])
-def test_the_picture_shows_the_cost_per_stage(suffix, start, tmp_path, capsys):
-    path = tmp_path / "pictures" / f"mb0.{suffix}"
-    assert main(["profile", *SMALL, f"picture={path}"]) == 0
-    assert path.read_bytes().startswith(start)
-
-
-def test_stages_add_up_to_the_network(capsys):
-    assert main(["profile", *SMALL, "layers=true", "format=json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    bars = stages(found["layers"])
-    assert sum(bar["macs"] for bar in bars) == found["macs"]["plain"]
-    assert sum(bar["params"] for bar in bars) == found["params"]
-    assert 5 < len(bars) < len(found["layers"])
 
 
 @pytest.mark.parametrize("value", ["a.pdf", "a"])

@@ -56,6 +56,9 @@ def candidates(
     A figure that is called MACs may be FLOPs and the other way round, since papers use both words
     for both. Readings with the same digits are ordered by the distance to the figure.
     """
+    if quantity == "params":  # which no image size changes
+        of_form = {(r.model, r.num_classes, r.is_deployed): r for r in reversed(list(counts))}
+        counts = {request: counts[request] for request in reversed(list(of_form.values()))}
     found = [
         Candidate(*_matched(figure, count), count, unit, rule, request)
         for request, counted in counts.items()

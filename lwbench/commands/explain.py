@@ -24,7 +24,7 @@ KEYS = {
     "image_size": Key("sizes to search (224), such as 128,224"),
     "num_classes": Key("numbers of classes to search (1000), such as 10,1000"),
     "limit": Key("number of candidates to list (10); ties of the first are all listed"),
-    "format": Key("", ("terminal", "json")),
+    "format": Key("how candidates are printed", ("terminal", "json")),
 }
 
 
