@@ -4,8 +4,9 @@ Outputs stay the same up to rounding. What is folded is decided from a recorded 
 `deploy.record`), so that it works for any network that runs.
 """
 
+import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -36,7 +37,8 @@ def fuse(model: nn.Module, *, image_size: int = 224, in_channels: int = 3) -> nn
     fused = copy.deepcopy(getattr(model, "_orig_mod", model)).eval()
     image = (in_channels, image_size, image_size)
     with torch.no_grad():
-        _merge_branches(fused)
+        with _new_layers_of(fused):
+            _merge_branches(fused)
         record = recorded(fused, image)
         for pair in record.pairs():
             _fold(fused, pair)
@@ -79,6 +81,21 @@ def set_statistics(model: nn.Module, images: Tensor) -> None:
     with torch.no_grad():
         model.train()(images)
     model.eval()
+
+
+@contextlib.contextmanager
+def _new_layers_of(model: nn.Module) -> Iterator[None]:
+    """Inside the `with` block, new layers get the network's precision.
+
+    Methods that merge branches build layers without saying which.
+    """
+    floats = (p.dtype for p in model.parameters() if p.is_floating_point())
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(next(floats, before))
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _merge_branches(parent: nn.Module) -> None:
