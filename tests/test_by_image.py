@@ -115,6 +115,7 @@ def test_the_table_of_epochs_has_three_means_and_their_gains():
         run = SimpleNamespace(
             result=SimpleNamespace(final=1, best=1, held_out=1, precision="fp32"),
             data=Images(digest="d"),
+            encoded_elsewhere=None,
             value=lambda kind, choice, gain=gain: 60 + gain + {"best": 2 * gain}.get(choice, 0),
         )
         found.append(replace(cell, runs=(run,)))
