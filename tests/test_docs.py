@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lwbench import commands as lwbench_commands
 from lwbench.cli import main
 from lwbench.commands import verbs
 from lwbench.commands._config_dir import using_config_dir, without_config_dir
@@ -124,6 +125,10 @@ def checked_with_files(words):
         words = [*words, "out=one"]
     if verb == "check":  # a data set of the reader's
         words = [verb, "data=digits"]
+    if verb in ("bundle", "verify"):  # runs of the reader's
+        return lwbench_commands.command(verb).KEYS.keys() >= {
+            w.partition("=")[0] for w in overrides if "=" in w
+        }
     if verb == "reproduce":
         words = [*words, *({"dry_run=true"} - set(words))]
     return main(words) == 0

@@ -33,6 +33,7 @@ def of_table(filled: FilledTable) -> Layout:
             base = cells[filled.table.baseline, key]
             line += [_entry(cells[row, key], base, choice) for choice in CHOICES]
         entries.append(line)
+    entries = entries or [[Entry("-") for _ in headers]]
     remark = f"Means over seeds in %, and the difference to {filled.table.baseline} in points."
     return Layout(f"{filled.table.name}: choice of the epoch", "", headers, entries, (remark,))
 

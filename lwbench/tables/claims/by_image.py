@@ -139,7 +139,8 @@ def of_table(filled: FilledTable) -> Layout:
         if rows
         else "No pair of runs has predictions by image: runs of earlier versions have none."
     )
-    return Layout(f"{filled.table.name}: image by image", "", headers, rows, (remark,))
+    shown = rows or [[Entry("-") for _ in headers]]
+    return Layout(f"{filled.table.name}: image by image", "", headers, shown, (remark,))
 
 
 def _is_shown(cell: Cell, base: Cell) -> bool:
