@@ -14,7 +14,7 @@ from lwbench.engine.signals import Interrupted
 from lwbench.runs.directory import Run
 from lwbench.runs.machine import usable_cores
 from lwbench.sweeps import forced, local
-from lwbench.sweeps.local import _gpus, _slots, run_all
+from lwbench.sweeps.local import _slots, gpus, run_all
 from lwbench.sweeps.plan import PlannedRun
 
 TINY = ["model=mb0", "epochs=1", "batch_size=512"]
@@ -231,7 +231,7 @@ def test_slices_of_a_gpu_and_errors_are_no_gpus(monkeypatch, tmp_path):
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert _gpus() == ["0", "1"]
+    assert gpus() == ["0", "1"]
 
 
 def test_a_signal_reaches_a_job_that_was_just_being_started(monkeypatch, tmp_path):
@@ -267,7 +267,7 @@ def test_output_that_nobody_reads_holds_no_run(tmp_path):
 
 def test_no_gpu_is_dealt_where_none_is_visible(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert _gpus() == []
+    assert gpus() == []
 
 
 @pytest.mark.parametrize("jobs", ["0", "-1", "many", "1.5", "1000000000"])

@@ -5,8 +5,10 @@ from pathlib import Path
 from ..errors import UsageError, nearest
 from ..paths import conf_files
 from ..registry import MODELS, package_of
-from ._keys import GROUPS, Key
+from ._keys import GROUPS as TRAINING
+from ._keys import Key
 
+GROUPS = (*TRAINING, "launcher")
 FLAGS: tuple[str, ...] = ()
 KEYS = {group: Key(f"the options of the group {group}") for group in GROUPS}
 

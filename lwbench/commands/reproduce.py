@@ -7,13 +7,14 @@ from ..errors import UsageError
 from ..runs.images import unlike_published
 from ..runs.records import records
 from ..sweeps import plan
-from ..sweeps.local import number_of_jobs, run_all, show_failures
+from ..sweeps.local import number_of_jobs, show_failures
 from ..tables import published
 from ..tables.selection import selected
 from ..tables.studies import asked, requests
 from ._counting import check_trusted, counter
 from ._images import check_finished
 from ._keys import NO_YES, YES_NO, Key, help_of_keys, own_and_training
+from ._launching import divided, maker
 from ._tables import tabulate
 from .table import KEYS as TABLE_KEYS
 from .table import terminal_width
@@ -32,6 +33,7 @@ KEYS = {
     "budget": Key("with until=decided: a time such as 3h, after which it ends cleanly"),
     "seeds": Key("how many (3 is 0, 1, 2), or a list such as 0,5,7"),
     "jobs": Key("runs at once; they share cores and GPUs"),
+    "launcher": Key("local, slurm or ray, with keys launcher.<key>: lwbench list launcher"),
     "dry_run": Key("print the plan, and a line per run for a shell", NO_YES),
     "archived": Key("whether archived runs under <out>/measured count as finished", YES_NO),
     "trust_code": Key("run the code of network files that the tables name", NO_YES),
@@ -53,8 +55,11 @@ def run(arguments: list[str], flags: set[str]) -> int:
     Raises UsageError for an unknown table, row, column, seed or override, and Interrupted after a
     signal, when every run has saved its state.
     """
+    launcher, arguments = divided(arguments)
     keys, overrides = own_and_training(arguments, KEYS)
     if keys["until"] == "decided":
+        if launcher.name != "local":
+            raise UsageError("until=decided needs launcher=local")
         return _until_decided(keys, overrides)
     if wrong := sorted(keys.keys() & {"claims", "alpha", "max_seeds", "budget"}):
         raise UsageError(f"{wrong[0]}= needs until=decided")
@@ -88,7 +93,7 @@ def run(arguments: list[str], flags: set[str]) -> int:
     missing = [one for one in planned if not one.is_finished]
     for job in missing:
         check_trusted(job.config.model.spec, keys)
-    failures = run_all(missing, at_once)
+    failures = maker(launcher, at_once)(missing)
     shown = {name: key.words[0] for name, key in TABLE_KEYS.items() if key.words}
     shown |= {key: keys[key] for key in keys.keys() & set(TABLE_KEYS)} | {"out": out}
     print(tabulate(shown, overrides, train_configs, counter(keys), terminal_width()))

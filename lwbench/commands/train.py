@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..config import expanded, train_config, train_configs
+from ..config import expanded, train_config
 from ..errors import UsageError
 from ..runs.runconfig import RunConfig
 from ._images import check_distinct, check_finished
@@ -20,27 +20,27 @@ def help() -> str:
 def run(arguments: list[str], flags: set[str]) -> int:
     """Train, sweep (-m), or print the configuration of every run (--cfg)."""
     if "-m" not in flags:
-        if any(argument.startswith("jobs=") for argument in arguments):
-            raise UsageError("jobs= has no effect on a single run; -m makes a sweep of many")
+        for key in ("jobs", "launcher"):
+            if any(argument.startswith((f"{key}=", f"{key}.")) for argument in arguments):
+                raise UsageError(f"{key}= has no effect on a single run; -m makes a sweep of many")
         config = train_config(arguments)
         if "--cfg" in flags:
             return _show([config])
         train(config)
         return 0
-    jobs = expanded(arguments)
-    configs = train_configs(jobs)
-    if "--cfg" in flags:
-        return _show([configs[job] for job in jobs])
-    from ..sweeps.local import sweep
-    from ..sweeps.plan import PlannedRun
+    from ..sweeps.local import number_of_jobs, sweep
+    from ._launching import divided, maker, planned_runs
 
+    launcher, arguments = divided(arguments)
+    planned = planned_runs(expanded(arguments))
+    if "--cfg" in flags:
+        return _show([job.config for job in planned])
     at_once = [a.partition("=")[2] for a in arguments if a.startswith("jobs=")] or ["1"]
-    planned = [PlannedRun(job, configs[job]) for job in jobs]
-    check_distinct(configs.values())
+    check_distinct([job.config for job in planned])
     # what force=true trains again may be of other images
     answers = [job for job in planned if job.is_finished and not job.config.force]
     check_finished([(job.run, job.config) for job in answers])
-    return sweep(planned, at_once[-1])
+    return sweep(planned, maker(launcher, number_of_jobs(at_once[-1])))
 
 
 def _show(configs: Sequence[RunConfig]) -> int:

@@ -44,13 +44,10 @@ class Failure:
         return str(path) if path.exists() else ""
 
 
-def sweep(jobs: Sequence[PlannedRun], at_once: object) -> int:
-    """Run the jobs that are not finished and show what came out; 1 if one failed.
-
-    Raises UsageError where `at_once` is no number of jobs.
-    """
+def sweep(jobs: Sequence[PlannedRun], make: Callable[[Sequence[PlannedRun]], list[Failure]]) -> int:
+    """Make the jobs that are not finished and show what came out; 1 if one failed."""
     jobs = forced.assigned(jobs)
-    failures = run_all(jobs, number_of_jobs(at_once))
+    failures = make(jobs)
     results = [result.model_dump() for job in jobs if (result := job.run.read_result())]
     if results:
         console().print(result_table(results))
@@ -280,14 +277,14 @@ def _slots(at_once: int) -> list[dict[str, str]]:
         shared["OMP_NUM_THREADS"] = str(max(1, usable_cores() // at_once))
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         shared["GOMP_SPINCOUNT"] = "0"  # waiting threads leave the cores to the other runs
-    gpus = _gpus()
+    found = gpus()
     return [
-        shared | ({"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {})
+        shared | ({"CUDA_VISIBLE_DEVICES": found[slot % len(found)]} if found else {})
         for slot in range(at_once)
     ]
 
 
-def _gpus() -> list[str]:
+def gpus() -> list[str]:
     """The visible GPUs' names for CUDA_VISIBLE_DEVICES; no torch is loaded to find them."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [gpu for gpu in visible.split(",") if gpu]

@@ -1,0 +1,112 @@
+"""Runs as tasks of Ray: each starts the isolated process of a run, on whichever node has room."""
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import LwbenchError
+from ..logs import console
+from ..paths import config_dir_arguments
+from ..runs.directory import Run
+from .launchers import Ray
+from .local import Failure
+from .plan import PlannedRun
+
+
+def run_all(jobs: Sequence[PlannedRun], keys: Ray) -> list[Failure]:
+    """Make the runs that are not finished; returns those that ended without a result.
+
+    A run whose node is lost is started again elsewhere, and resumes. When this process ends, in
+    whatever way, its tasks end, and their runs save their state. Raises LwbenchError without Ray.
+    """
+    left = list({job.run.path: job for job in jobs if not job.is_finished}.values())
+    if not left:
+        return []
+    ray = _connected(keys)
+    try:
+        task = ray.remote(_made).options(
+            num_cpus=keys.cpus,
+            num_gpus=keys.gpus / keys.per_device,
+            max_retries=keys.retries,
+        )
+        waiting = {_submitted(task, job): job for job in left}
+        console().print(f"{len(left):,} runs submitted to Ray")
+        return _watched(ray, waiting, len(left))
+    finally:
+        ray.shutdown()
+
+
+def _connected(keys: Ray) -> Any:
+    """Ray, connected to a cluster, or to processes that it has started on this machine."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to its makers
+    try:
+        import ray
+    except ImportError:
+        raise LwbenchError("launcher=ray needs Ray: pip install lwbench[ray]") from None
+    try:
+        ray.init(
+            address=keys.address,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise LwbenchError(f"no Ray at launcher.address={keys.address}: {reason}") from None
+    return ray
+
+
+def _submitted(task: Any, job: PlannedRun) -> Any:
+    words = [*config_dir_arguments(), *job.overrides]
+    return task.remote(words, job.config.as_environment, os.getcwd(), str(job.run.path))
+
+
+def _made(words: list[str], environment: dict[str, str], folder: str, path: str) -> str:
+    """Make one run in a process of its own; returns why it failed, or nothing. A task of Ray."""
+    run = Run(Path(folder, path))
+    while run.is_locked() and not run.has_result:
+        time.sleep(1)  # the process on a lost node may still be saving its state
+    last: deque[str] = deque(maxlen=40)
+    process = subprocess.Popen(
+        # its input is a pipe: it ends, and saves its state, when this worker ends
+        [sys.executable, "-X", "faulthandler", "-m", "lwbench.sweeps.job", *words],
+        cwd=folder,
+        env={**os.environ, **environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,  # train.log has it
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    assert process.stderr
+    last.extend(line.rstrip() for line in process.stderr)
+    code = process.wait()
+    said = [line for line in last if line.startswith("lwbench: ")]
+    if code == 0 and run.has_result:
+        return ""
+    return said[-1].removeprefix("lwbench: ") if said else f"exit code {code}"
+
+
+def _watched(ray: Any, waiting: dict[Any, PlannedRun], total: int) -> list[Failure]:
+    failures = []
+    while waiting:
+        (done,), _ = ray.wait(list(waiting), num_returns=1)
+        job = waiting.pop(done)
+        counter = f"[{total - len(waiting)}/{total}]"
+        try:
+            reason = ray.get(done)
+        except ray.exceptions.RayError as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if job.run.read_result() is not None:
+            console().print(f"{counter} finished: {job.command}", highlight=False)
+        else:
+            failures.append(Failure(job, reason or "ended without a result"))
+            console().print(f"{counter} failed: {job.command}: {reason}", highlight=False)
+    return failures
