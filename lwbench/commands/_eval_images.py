@@ -11,6 +11,7 @@ from ..errors import UsageError
 from ..registry import Spec, validated
 from ..runs.machine import usable_cores
 from ..runs.runconfig import ImageSize, Precision
+from ..runs.schema import Images
 from ._building import built_data
 from ._weights import GivenWeights
 
@@ -40,6 +41,7 @@ class Options:
         precision: Precision = "auto",
         workers: NonNegativeInt | None = None,
         predictions: str | None = None,
+        out: str | None = None,
         reference: str | None = None,
         preprocess: dict[str, Any],
         trust_code: bool = False,
@@ -48,6 +50,7 @@ class Options:
         self.batch_size, self.image_size = batch_size, image_size
         self.device, self.precision, self.workers = device, precision, workers
         self.predictions = Path(predictions) if predictions else None
+        self.out = Path(out) if out else None
         keys = validated(Preprocess, preprocess, "preprocess")
         self.preprocess = {key: value for key, value in keys.items() if value is not None}
 
@@ -72,13 +75,15 @@ class Preprocess:
 class TestImages:
     """Images to evaluate on. `names`: what stands for each image, a path or a number.
 
-    `labels`: (N,) int64, negative where they are not known.
+    `labels`: (N,) int64, negative where they are not known. `described`: as a record states them.
     """
 
+    described: Images
     class_names: Sequence[str]
     labels: "Tensor"
     names: Sequence[object]
     batches: Batches
+    image_size: int  # of the network's input, px
     steps: str = ""  # of preprocessing, where it is that of authors
 
 
@@ -98,12 +103,21 @@ def test_images(
             raise UsageError(fault)
         class_names, files = splits.train.class_names, splits.test.paths
         labels = torch.tensor(splits.test.labels, dtype=torch.int64)
+        described = Images(
+            digest=splits.digest,
+            root=str(splits.test.folder),
+            train_size=len(splits.train.labels),
+            test_size=len(labels),
+            classes=len(class_names),
+            class_names=tuple(class_names),
+        )
         stored, window, mean, std = 8, 7, None, None  # a margin of an eighth, as in training
     else:
         source = spec.build().load(options.image_size)
         assert source.test.images is not None, "a set without files is in memory"
         class_names, files = source.class_names, source.test.images.numpy()
         labels, mean, std = source.test.labels, source.mean, source.std
+        described = source.images(None)
         stored, window = source.stored, source.window
     if not len(labels):
         raise UsageError("no images to test on")
@@ -128,7 +142,7 @@ def test_images(
         )
 
     names: Sequence[object] = range(len(labels)) if splits is None else list(files)
-    return TestImages(class_names, labels, names, batches, steps)
+    return TestImages(described, class_names, labels, names, batches, size, steps)
 
 
 def _as_in_training(spec: Spec, options: Options, device: "torch.device") -> TestImages:
@@ -143,7 +157,14 @@ def _as_in_training(spec: Spec, options: Options, device: "torch.device") -> Tes
     )
     test = data.source.test
     names = test.paths or range(len(test))
-    return TestImages(data.class_names, test.labels, names, lambda: data.eval_batches("test"))
+    return TestImages(
+        data.source.images(None),
+        data.class_names,
+        test.labels,
+        names,
+        lambda: data.eval_batches("test"),
+        options.image_size,
+    )
 
 
 def _transform(

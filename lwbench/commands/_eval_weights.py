@@ -16,6 +16,7 @@ from ..runs.schema import Images
 from ..runs.sources import allow
 from ._building import prepared_device
 from ._eval_images import Options, TestImages, test_images
+from ._evaluation_record import record
 from ._figures import figure_line, show_details, write_predictions
 from ._weights import GivenWeights, read_weights
 
@@ -23,9 +24,13 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from ..engine.evaluate import Evaluation
 
-def evaluate_weights(values: Mapping[str, Any]) -> int:
-    """Evaluate weights on the test images of a data set and show the figures.
+
+def evaluate_weights(values: Mapping[str, Any], choices: Mapping[str, str]) -> int:
+    """Evaluate weights on the test images of a data set, show the figures and record them.
+
+    `choices`: the option chosen in each group. What is recorded: see `_evaluation_record`.
 
     Raises UsageError for weights or images that do not fit, and for unlabelled images without
     `predictions`.
@@ -48,7 +53,10 @@ def evaluate_weights(values: Mapping[str, Any]) -> int:
         console().print(f"images       {images.steps}")
     if bool((images.labels < 0).any()):
         return _predict(model, images, class_names, options, device)
-    return _evaluate(model, images, class_names, options, device, given.name)
+    found = _evaluate(model, images, class_names, options, device, given.name)
+    if options.out is not None:
+        record(found, values, choices, options, images, device)
+    return 0
 
 
 # --- network ------------------------------------------------------------------------------------
@@ -105,7 +113,7 @@ def _evaluate(
     options: Options,
     device: "torch.device",
     name: str,
-) -> int:
+) -> "Evaluation":
     import torch
 
     from ..engine.evaluate import evaluate
@@ -139,7 +147,7 @@ def _evaluate(
             found.probability,
             class_names,
         )
-    return 0
+    return found
 
 
 def _predict(

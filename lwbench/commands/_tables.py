@@ -8,6 +8,7 @@ from rich.console import Console
 
 from ..errors import UsageError
 from ..logs import log
+from ..runs.evaluations import Evaluated, by_configuration, evaluations
 from ..runs.images import unlike_published
 from ..runs.records import Record, records
 from ..runs.runconfig import RunConfig
@@ -42,11 +43,13 @@ def tabulate(
     if "runs" in keys:
         filled = _of_runs(keys, overrides)
     else:
-        found = records(Path(keys.get("out", "outputs")), archived=keys["archived"] == "true")
+        out, archived = Path(keys.get("out", "outputs")), keys["archived"] == "true"
+        found = records(out, archived=archived)
         tables = published.load(keys.get("table", "all"))
         tables = selected(tables, *(keys.get(part) for part in PARTS))
-        chosen = study(tables, found, overrides, keys["select"], compose)
-        chosen = replace(chosen, designs=designs.recorded(Path(keys.get("out", "outputs"))))
+        evaluated = evaluations(out, archived=archived)
+        chosen = study(tables, found, overrides, keys["select"], compose, evaluated)
+        chosen = replace(chosen, designs=designs.recorded(out))
         for record in chosen.refused(tables):
             how = unlike_published(record.data, record.result.data)
             log.warning(
@@ -92,17 +95,22 @@ def study(
     overrides: Sequence[str],
     select: str,
     compose: Composer,
+    evaluated: Sequence[Evaluated] = (),
 ) -> Study:
-    """The study that the overrides make of the tables' recipes, with its finished runs."""
+    """The study that the overrides make of the tables' recipes, with its finished runs.
+
+    `evaluated`: weights that were trained elsewhere; those of the cells' networks are taken.
+    """
     trains = {f.train: f.data for table in tables for f in table.figures if f.train is not None}
     if overrides and not trains:
         raise UsageError(f"{overrides[0]}: no accuracy is shown that it could change")
     if not overrides:  # composing takes time: only what runs on these data sets can belong to
-        present = {record.result.data for record in found}
+        present = {record.result.data for record in found} | {one.data for one in evaluated}
         # images in a folder are named after it
         trains = {t: data for t, data in trains.items() if data in present or data == "folder"}
     composed = compose([*trains, *((*train, *overrides) for train in trains)]) if trains else {}
-    return studies.asked(tables, overrides, composed, found, select)
+    chosen = studies.asked(tables, overrides, composed, found, select)
+    return replace(chosen, evaluated=by_configuration(composed, evaluated))
 
 
 def fill(tables: Sequence[Table], study: Study, count: Counter) -> list[FilledTable]:

@@ -42,10 +42,10 @@ def run(arguments: list[str], flags: set[str]) -> int:
         if reference is not None:
             raise UsageError("reference= has no effect without data=cifar10_c, all corruptions")
         return evaluate_run(Run(directory), changes, trust_code)
-    ((values, _),) = command_values("eval", [arguments])
+    ((values, choices),) = command_values("eval", [arguments])
     if values["weights"] is None:
         raise UsageError("eval needs run=<run directory>, or weights=<file> with model and data")
-    return evaluate_weights(values)
+    return evaluate_weights(values, choices)
 
 
 def _other_data(arguments: list[str], changes: dict[str, Any]) -> dict[str, Any]:

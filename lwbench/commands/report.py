@@ -35,6 +35,7 @@ def run(arguments: list[str], flags: set[str]) -> int:
 def write_report(values: dict[str, str]) -> Path:
     """Read tables, counts and runs, write the page, return its path."""
     from ..report import build
+    from ..runs.evaluations import by_configuration, evaluations
     from ..runs.records import chosen, records
     from ..tables import cells, published
     from ..tables.claims import claim, designs
@@ -46,15 +47,18 @@ def write_report(values: dict[str, str]) -> Path:
     loaded = published.load("all")
     wanted = [request for table in loaded for request in cells.requirements(table)]
     trains = {f.train: None for table in loaded for f in table.figures if f.train is not None}
+    configs = train_configs(trains)
+    elsewhere = evaluations(out, archived=values["archived"] == "true")
     sources = build.Sources(
         tables=loaded,
         counts=cached_counts(wanted, counter(values)),
-        configs=train_configs(trains),
+        configs=configs,
         records=newest,
         select=values["select"],
         claims=judge(
             claim.load("all"), newest, train_configs, counter(values), (), values["select"], grown
         ),
         designs=grown,
+        evaluated=by_configuration(configs, elsewhere),
     )
     return build.write(sources, Path(values.get("out_dir", out / "report")))

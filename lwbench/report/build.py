@@ -4,16 +4,18 @@ The same runs make the same page: it bears the date of the newest run.
 """
 
 import itertools
+import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from .. import __version__
 from ..errors import LwbenchError
+from ..runs.evaluations import Evaluated
 from ..runs.files import write_atomically
-from ..runs.records import Record
+from ..runs.records import Record, grouped
 from ..runs.runconfig import RunConfig
 from ..tables import cells
 from ..tables.cells import ORIGINS, VERDICTS, Cell, CountRequest, Counts, FilledTable
@@ -21,7 +23,7 @@ from ..tables.claims.designs import Design
 from ..tables.claims.judge import Judged
 from ..tables.layout import Entry, Header, Layout, of_summary, of_table
 from ..tables.statistics import Sample
-from ..tables.studies import Study, Train, all_studies
+from ..tables.studies import Study, Train, all_studies, by_identity
 from ..tables.table import ACCURACY, COMPLEXITY, KINDS, Table
 from . import claims
 from .page import Details, Page, Section, html
@@ -46,6 +48,7 @@ class Sources:
     select: str = "final"
     claims: Sequence[Judged] = ()
     designs: Sequence[Design] = ()  # of studies that were grown
+    evaluated: Mapping[Train, tuple[Evaluated, ...]] = field(default_factory=dict)
 
 
 class Shown(NamedTuple):
@@ -111,7 +114,9 @@ def write(sources: Sources, out_dir: Path, progress: Callable[[str], None] = pri
 
 def _shown(sources: Sources, table: Table, study: Study, views: "Views") -> Shown:
     """The table with the runs of a study; of a reduced study, the rows and columns with runs."""
-    filled = cells.filled(table, sources.counts, replace(study, designs=sources.designs))
+    evaluated = {} if study.overrides else sources.evaluated
+    study = replace(study, designs=sources.designs, evaluated=evaluated)
+    filled = cells.filled(table, sources.counts, study)
     part = filled.with_runs() if study.overrides else filled
     layout = of_table(part)
     if study.overrides:
@@ -141,11 +146,8 @@ def _details(row: Sequence[Cell], runs: Iterable[Record], views: "Views") -> Det
 
 def _others(found: Sequence[Record], views: "Views") -> Section:
     """Runs of no table; those that differ in nothing but their seed share a row."""
-    groups: dict[tuple[str, ...], list[Record]] = {}
-    for record in found:
-        result = record.result
-        key = (result.model, result.data, result.identity, result.precision)
-        groups.setdefault(key, []).append(record)
+    keys = (f"result.{key}" for key in ("model", "data", "identity", "precision"))
+    groups = grouped(found, operator.attrgetter(*keys))
     rows = []
     for texts, runs in groups.items():
         values = [{r.result.seed: r.value(k, views.select) for r in runs} for k in ("top1", "top5")]
@@ -181,12 +183,9 @@ class Views:
 
     def pictures(self) -> Iterator[tuple[RunView, Picture]]:
         """The pictures of the newest run of every configuration, newest first."""
-        newest: dict[str, Record] = {}
-        for record in self.newest:
-            newest.setdefault(record.result.identity, record)
-        for record in newest.values():
-            from . import drawings
+        from . import drawings
 
+        for record in (group[0] for group in by_identity(self.newest).values()):
             yield from ((self(record), picture) for picture in drawings.of_run(record))
 
 

@@ -181,9 +181,8 @@ def _sampling(ax: Axes, image: np.ndarray, offset: np.ndarray, mask: np.ndarray)
         start, end = regular[:, :, row, column].T, moved[:, :, row, column].T
         _arrows(ax, start, end, mask[:, row, column], colour, marker)
     ends = np.array([moved[:, :, row, column] for row, column in places])
-    margin = (
-        min(max(2, -ends.min(), ends.max() - size + 1), size / 4) + 0.5
-    )  # longer arrows are cut
+    # longer arrows are cut
+    margin = min(max(2, -ends.min(), ends.max() - size + 1), size / 4) + 0.5
     ax.set(xlim=(-margin, size - 1 + margin), ylim=(size - 1 + margin, -margin))
     beyond = ((moved < -0.5) | (moved > size - 0.5)).any(1).mean()
     length = np.hypot(*np.moveaxis(offset, 1, 0)).mean()

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..runs.records import Record, devices, revisions
-from ..tables.cells import ORIGINS, VERDICTS, WORDS
+from ..tables.cells import BESIDE, VERDICTS, WORDS
 from ..tables.claims.judge import WORDS as CLAIM_WORDS
 from ..tables.layout import Layout
 from .runview import Picture, RunView
@@ -72,7 +72,7 @@ def html(page: Page) -> str:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["id"] = section_id
-    environment.globals |= {"words": WORDS | CLAIM_WORDS, "verdicts": VERDICTS | ORIGINS}
+    environment.globals |= {"words": WORDS | CLAIM_WORDS, "verdicts": VERDICTS | BESIDE}
     environment.globals |= {"devices": devices, "revisions": revisions}
     for name, ending in (("style", "css"), ("script", "js")):
         text = Markup(loader.get_source(environment, f"report.{ending}")[0])

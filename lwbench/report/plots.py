@@ -5,6 +5,7 @@ NoPicture, whose message says why; callers leave that picture out.
 """
 
 import logging
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from ..runs.records import Record, chosen
+from ..runs.records import Record, chosen, grouped
 from ..tables.studies import images
 from .canvas import COLOURS, DASHES, HATCHES, MARKERS, NoPicture, place_labels, plain, styled
 
@@ -53,11 +54,8 @@ def by_network(found: Sequence[Record]) -> dict[str, list[Record]]:
     Where a network was trained in several ways, the name is followed by what differs: identity,
     precision, the digest of the images.
     """
-    groups: dict[tuple[str, ...], list[Record]] = {}
-    for record in found:
-        result = record.result
-        key = (result.model, result.identity, result.precision, images(record)[:8])
-        groups.setdefault(key, []).append(record)
+    keys = operator.attrgetter("result.model", "result.identity", "result.precision")
+    groups = grouped(found, lambda record: (*keys(record), images(record)[:8]))
     return {
         _name(key, groups): sorted(chosen(groups[key]), key=lambda record: record.result.seed)
         for key in sorted(groups)

@@ -63,6 +63,26 @@ def unlike_published(images: Images, data: str) -> str:
     return ", ".join(found)
 
 
+def unlike_published_tests(images: Images, data: str) -> str:
+    """Say how test images differ from those of the published set of that name; "" if they do not.
+
+    For weights that were trained elsewhere: the training images may be missing, where it is known
+    how many images the published split tests on.
+    """
+    known = PUBLISHED.get(data)
+    if known is None:
+        return f"no document reports on {data}"
+    if images.classes is None or images.test_size is None or not images.class_names:
+        return "classes and test images are not recorded"
+    if known.train is None:
+        return unlike_published(images, data)
+    tests = known.images - known.train
+    if images.test_size != tests:
+        return f"{images.test_size:,} test images instead of {tests:,}"
+    assumed = images.model_copy(update={"train_size": known.train})
+    return unlike_published(assumed, data)
+
+
 def is_same(then: Images, now: Images) -> bool:
     """Whether both are the same images; what one of them has not recorded is not compared."""
     if then.encoded and now.encoded:  # says all, whatever the files are called and lie in

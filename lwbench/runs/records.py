@@ -5,11 +5,11 @@ Archived runs are under `<out>/measured`, in the same layout as local ones, with
 
 import math
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import UsageError
 from .directory import Run
@@ -18,6 +18,7 @@ from .runconfig import RunConfig
 from .schema import Environment, Figures, Images, Result, Start
 from .sources import FOLDER
 
+K = TypeVar("K")
 ARCHIVE = "measured"  # the folder of archived runs, inside the one of local runs
 ARCHIVED_FILES = (
     "config.yaml", "env.json", "metrics.csv", "result.json", "confusion.npz", "offsets.npz",
@@ -94,8 +95,7 @@ class Record:
     def value(self, kind: str, select: str = "final") -> float:
         """Return an accuracy or error in percent: kind top1, top5, top1_error or top5_error."""
         figures: Figures = getattr(self.result, select)
-        accuracy = getattr(figures, f"test_{kind.removesuffix('_error')}")
-        return 100 - accuracy if kind.endswith("_error") else accuracy
+        return figures.value(kind)
 
 
 def records(out: Path, *, archived: bool = True) -> list[Record]:
@@ -113,6 +113,14 @@ def chosen(found: Iterable[Record]) -> list[Record]:
     for record in sorted(found, key=lambda r: (not r.is_archived, *r.order)):
         newest[record.result.identity, record.result.seed, record.result.precision] = record
     return list(newest.values())
+
+
+def grouped(found: Iterable[Record], key: Callable[[Record], K]) -> dict[K, list[Record]]:
+    """The records by what `key` says of them, in their order."""
+    groups: dict[K, list[Record]] = {}
+    for record in found:
+        groups.setdefault(key(record), []).append(record)
+    return groups
 
 
 def devices(found: Iterable[Record]) -> list[str]:

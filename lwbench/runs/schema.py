@@ -58,15 +58,25 @@ class Row(TypedDict):
     offset_max: NotRequired[float]
 
 
-class Figures(BaseModel):
-    """What an epoch reached: accuracies in percent, losses as mean cross-entropy."""
+class Tested(BaseModel):
+    """Figures on test images: accuracies in percent, the loss as mean cross-entropy."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
-    epoch: Positive
     test_loss: Loss
     test_top1: Percent
     test_top5: Percent
+
+    def value(self, kind: str) -> float:
+        """Return an accuracy or error in percent: kind top1, top5, top1_error or top5_error."""
+        accuracy: float = getattr(self, f"test_{kind.removesuffix('_error')}")
+        return 100 - accuracy if kind.endswith("_error") else accuracy
+
+
+class Figures(Tested):
+    """What an epoch reached."""
+
+    epoch: Positive
     train_top1: Percent
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import UsageError
-from ..runs.records import Record, records
+from ..runs.records import Record, grouped, records
 from .cells import Cell, FilledTable, compared, measured_by
 from .published import Column, Table
 from .studies import by_identity, comparable, images
@@ -43,9 +43,8 @@ def tables_of(folder: Path, found: Iterable[Record]) -> tuple[list[Table], Rows]
     Runs on different images of one data set are in different tables. The runs must have readable
     configurations, as those of `under` have.
     """
-    by_data: dict[tuple[str, str], list[Record]] = {}
-    for record in sorted(found, key=lambda r: (_started(r), str(r.run.path))):
-        by_data.setdefault((record.result.data, images(record)), []).append(record)
+    by_age = sorted(found, key=lambda r: (_started(r), str(r.run.path)))
+    by_data = grouped(by_age, lambda record: (record.result.data, images(record)))
     sets = [data for data, _ in by_data]
     tables: list[Table] = []
     rows: dict[tuple[str, str], Sequence[Record]] = {}

@@ -7,7 +7,7 @@ from contextlib import suppress
 from ..errors import UsageError
 from ..runs.images import unlike_published
 from ..runs.records import Record, devices, revisions
-from .cells import ORIGINS, VERDICTS, WORDS, Cell, FilledTable
+from .cells import BESIDE, VERDICTS, WORDS, Cell, FilledTable
 from .claims import planner
 from .recipe import ours
 from .statistics import ALPHA
@@ -40,7 +40,7 @@ def legend(words: Iterable[str], signs: bool = False) -> list[str]:
 
     `signs`: with the signs that stand for them, and for the outcomes of comparisons.
     """
-    known = WORDS if signs else VERDICTS | ORIGINS
+    known = WORDS if signs else VERDICTS | BESIDE
     found = [(word, known[word]) for word in words if word in known]
     return [f"{shown.sign} " * signs + f"{word}: {shown.meaning}" for word, shown in found]
 
@@ -57,6 +57,7 @@ def remarks(filled: FilledTable) -> list[str]:
     if runs := list({record.run.path: record for c in cells for record in c.runs}.values()):
         lines += [*_measuring(cells, runs), *_comparing(cells, table.baseline)]
         lines += [*planner.remarks(filled), *_recipe(cells), _provenance(runs)]
+    lines += [f"{c.row}, {c.column}: {one.text(c.kind)}." for c in cells for one in c.evaluated]
     lines += table.notes
     return lines + [f"{cell.row}, {cell.column}: {cell.note}." for cell in cells if cell.note]
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypedDict
 
 from ..paths import config_dir_arguments
+from ..runs.evaluations import Evaluated
 from ..runs.records import Record, devices, revisions
 from .claims.designs import Design
 from .statistics import ALPHA, MIN_RUNS, Comparison, Sample, comparisons
@@ -52,9 +53,13 @@ ORIGINS = {
     "misquoted": Word("≠", "bad", "quoted from elsewhere, where another number is printed"),
     "origin unknown": Word("'", "quiet", "the document does not say whose number it is"),
 }
+# words that stand beside a cell's verdict
+BESIDE = ORIGINS | {
+    "evaluated": Word("◇", "quiet", "weights trained elsewhere; here nothing was reproduced"),
+}
 WORDS = (
     VERDICTS
-    | ORIGINS
+    | BESIDE
     | {
         "better": Word("▲", "good", f"corrected p below {ALPHA}"),
         "worse": Word("▼", "bad", f"corrected p below {ALPHA}"),
@@ -107,6 +112,7 @@ class Cell:
     sample: Sample | None = None
     select: str | None = None  # final | best
     overrides: tuple[str, ...] = ()  # of a reduced study
+    evaluated: tuple[Evaluated, ...] = ()  # weights trained elsewhere, the newest first
     baseline: str | None = None  # label of the row that `comparison` is with
     comparison: Comparison | None = None
 
@@ -138,32 +144,23 @@ class Cell:
 
     def as_json(self) -> dict[str, Any]:
         """The cell for programs: every number in a field of its own, `published` as a number."""
-        sample, comparison = self.sample, self.comparison
+        origin, sample, comparison = self.origin, self.sample, self.comparison
+        own = ("measured", "verdict", "rule", "command", "note")
         return {
-            "table": self.table,
-            "row": self.row,
-            "column": self.column,
+            **{key: getattr(self, key) for key in ("table", "row", "column")},
             "published": None if self.published is None else float(self.published),
-            "measured": self.measured,
-            "verdict": self.verdict,
-            "rule": self.rule,
-            "command": self.command,
-            "note": self.note,
-            "origin": self.origin and self.origin.kind,
-            "origin_citation": self.origin and self.origin.citation,
-            "origin_value": self.origin and self.origin.value,
-            "origin_agrees": self.origin and self.origin.value and self.origin.agrees,
-            "n": sample and sample.n,
-            "sd": sample and sample.sd,
-            "confidence": sample and sample.confidence,
-            "prediction": sample and sample.prediction,
+            **{key: getattr(self, key) for key in own},
+            "origin": origin and origin.kind,
+            "origin_citation": origin and origin.citation,
+            "origin_value": origin and origin.value,
+            "origin_agrees": origin and origin.value and origin.agrees,
+            **{key: sample and getattr(sample, key) for key in ("n", "sd")},
+            **{key: sample and getattr(sample, key) for key in ("confidence", "prediction")},
             "seeds": list(sample.seeds) if sample else [],
             "select": self.select,
             "overrides": list(self.overrides),
             "baseline": self.baseline,
-            "difference": comparison and comparison.difference,
-            "test": comparison and comparison.test,
-            "p": comparison and comparison.p,
+            **{key: comparison and getattr(comparison, key) for key in ("difference", "test", "p")},
             "p_holm": comparison and comparison.holm,
             "p_fixed_n": comparison and comparison.fixed,
             "comparison": comparison and comparison.word,
@@ -171,6 +168,7 @@ class Cell:
             "hardware": devices(self.runs),
             "revisions": revisions(self.runs),
             "runs": [str(record.run.path) for record in self.runs],
+            "evaluated": [one.as_json(self.kind) for one in self.evaluated],
         }
 
 
@@ -190,11 +188,13 @@ class FilledTable(NamedTuple):
     def summary(self) -> dict[str, Any]:
         """The table's name and source, and the number of its cells in all, by verdict and origin.
 
-        An origin is that of a published accuracy or speed.
+        An origin is that of a published accuracy or speed. `evaluated` counts cells, most of them
+        open, for which weights trained elsewhere were evaluated.
         """
         words = [cell.verdict for cell in self.cells]
         words += [cell.origin.word for cell in self.cells if cell.origin]
-        counted = {word: words.count(word) for word in (*VERDICTS, *ORIGINS)}
+        words += ["evaluated" for cell in self.cells if cell.evaluated]
+        counted = {word: words.count(word) for word in (*VERDICTS, *BESIDE)}
         facts = {"table": self.table.name, "source": self.table.source, "cells": len(self.cells)}
         return facts | counted
 
@@ -297,6 +297,8 @@ def _cell(table: str, figure: Figure, counts: Mapping[CountRequest, Counts], stu
     )
     if figure.kind in ACCURACY:
         reduced = study.overrides if study.is_reduced(figure) else None
+        if reduced is None:
+            cell = replace(cell, evaluated=study.evaluated.get(figure.train or (), ()))
         return measured_by(cell, study.runs(figure), study.select, reduced)
     count = counts.get(request) if request else None
     if count is None:

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from . import captions
-from .cells import ORIGINS, VERDICTS, WORDS, Cell, FilledTable
+from .cells import BESIDE, VERDICTS, WORDS, Cell, FilledTable
 from .table import ACCURACY, CHECK, COMPLEXITY
 
-PARTS = ("published", "measured", "difference")  # of a column of the table
+PARTS = ("published", "measured", "difference", "evaluated")  # of a column of the table
 UNITS = {**dict.fromkeys(ACCURACY, "%"), "map": "%", "speed": "images/s"}
 SCALES = {0: "", 3: "k", 6: "M", 9: "G"}
 
@@ -117,7 +117,7 @@ def long(wide: Layout) -> Layout:
 def of_summary(tables: Sequence[FilledTable]) -> Layout:
     """Cells by verdict and by origin, a row per table, and their sum; without empty columns."""
     found = [filled.summary() for filled in tables]
-    words = [word for word in (*VERDICTS, *ORIGINS) if any(one[word] for one in found)]
+    words = [word for word in (*VERDICTS, *BESIDE) if any(one[word] for one in found)]
     sums = {word: sum(one[word] for one in found) for word in ("cells", *words)}
     rows = [
         [Entry(one["table"]), *_counts(one[word] for word in ("cells", *words))]
@@ -143,6 +143,9 @@ def _columns(cells: Sequence[Cell], intervals: bool) -> list[tuple[Header, list[
     if baselines := [cell.baseline for cell in cells if cell.comparison]:
         header = Header(f"vs {baselines[0]}", "difference", name)
         found.append((header, [difference(cell) for cell in cells]))
+    if any(cell.evaluated for cell in cells):
+        header = Header("evaluated", "evaluated", name)
+        found.append((header, [evaluated(cell) for cell in cells]))
     return found
 
 
@@ -185,6 +188,14 @@ def difference(cell: Cell) -> Entry:
     if found.fixed is not None and aside:
         aside = f"always valid {aside}; fixed n {_p(found.fixed)}"
     return Entry(f"{found.difference:+.2f}", found.word, aside, found.difference, separator=" ")
+
+
+def evaluated(cell: Cell) -> Entry:
+    """The newest figure of weights that were trained elsewhere; captions list all of them."""
+    for one in cell.evaluated:
+        value = one.value(cell.kind)
+        return Entry(f"{value:.2f}", "evaluated", one.whose, value)
+    return Entry()
 
 
 def _p(p: float | None) -> str:

@@ -1,7 +1,7 @@
 """Decide which finished runs belong to which study, for `table`, `reproduce` and `report` alike.
 
 A study is one recipe for the runs of a table's accuracy cells: the document's own, or a cheaper one
-that overrides make of it (a reduced study). `Study.accepts` is the one rule; the two never mix.
+that overrides make of it (a reduced study). `Study.runs` is the one rule; the two never mix.
 """
 
 import hashlib
@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..errors import UsageError
+from ..runs.evaluations import Evaluated
 from ..runs.identity import is_identifying
 from ..runs.images import unlike_published
-from ..runs.records import Record, chosen
+from ..runs.records import Record, chosen, grouped
 from ..runs.runconfig import Overrides, RunConfig, override_key
 from .claims.designs import Design
 from .table import Figure, Table
@@ -37,6 +38,7 @@ class Study:
     select: str = "final"  # or best: the epoch whose accuracy counts
     identities: dict[Train, Identities] = field(default_factory=dict)
     records: dict[str, list[Record]] = field(default_factory=dict)  # by identity
+    evaluated: Mapping[Train, tuple[Evaluated, ...]] = field(default_factory=dict)
     designs: Sequence[Design] = ()  # of comparisons that were grown until they were decided
 
     def is_reduced(self, figure: Figure) -> bool:
@@ -45,30 +47,23 @@ class Study:
         return found is not None and found.asked != found.full
 
     def found(self, figure: Figure) -> Sequence[Record]:
-        """All runs of the cell's configuration, accepted or not."""
+        """All runs of the cell's configuration, whatever their images."""
         identities = self.identities.get(figure.train or ())
         return self.records.get(identities.asked, ()) if identities else ()
 
-    def accepts(self, figure: Figure, record: Record) -> bool:
-        """Whether a run may fill a cell: by its identity, and by the images it was made with.
+    def refused(self, tables: Iterable[Table]) -> list[Record]:
+        """Runs of the cells' configurations that were made with other images than published."""
+        figures = [figure for table in tables for figure in table.figures]
+        runs = {record.run.path: record for figure in figures for record in self.found(figure)}
+        return [record for record in runs.values() if not is_published(record)]
+
+    def runs(self, figure: Figure) -> list[Record]:
+        """The runs that fill the cell: see `comparable`.
 
         The identity does not depend on the images: a folder may hold a part of a published data
         set, or another one. Such a run fills no cell of a published set's column.
         """
-        identities = self.identities.get(figure.train or ())
-        if identities is None or record.result.identity != identities.asked:
-            return False
-        return is_published(record)
-
-    def refused(self, tables: Iterable[Table]) -> list[Record]:
-        """Runs of the cells' configurations that no cell accepts."""
-        figures = [figure for table in tables for figure in table.figures]
-        runs = {record.run.path: record for figure in figures for record in self.found(figure)}
-        return [r for r in runs.values() if not any(self.accepts(f, r) for f in figures)]
-
-    def runs(self, figure: Figure) -> list[Record]:
-        """The runs that fill the cell: see `comparable`."""
-        return comparable(r for r in self.found(figure) if self.accepts(figure, r))
+        return comparable(filter(is_published, self.found(figure)))
 
 
 def requests(tables: Iterable[Table], extra: Sequence[str] = ()) -> list[Train]:
@@ -120,7 +115,8 @@ def all_studies(
             places.setdefault(names, []).append((table, train, configs[train]))
     studies: dict[tuple[str, Overrides], tuple[Table, Study]] = {}
     others = []
-    for (data, model, identity), runs in _by_configuration(found).items():
+    configurations = grouped(found, lambda r: (r.result.data, r.result.model, r.result.identity))
+    for (data, model, identity), runs in configurations.items():
         nearest = _nearest(runs[0], places.get((data, model), []))
         for (table, train, full), overrides in nearest:
             new = Study(overrides, select, {}, {})
@@ -129,15 +125,6 @@ def all_studies(
             study.records[identity] = runs
         others += [] if nearest else runs
     return list(studies.values()), others
-
-
-def _by_configuration(found: Iterable[Record]) -> dict[tuple[str, str, str], list[Record]]:
-    """The records of every data set, network and identity."""
-    groups: dict[tuple[str, str, str], list[Record]] = {}
-    for record in found:
-        result = record.result
-        groups.setdefault((result.data, result.model, result.identity), []).append(record)
-    return groups
 
 
 def _nearest(
@@ -165,9 +152,7 @@ def comparable(found: Iterable[Record]) -> list[Record]:
     Of several such groups, the one with most seeds; if equal, the one on the published data set,
     then the one in fp32.
     """
-    groups: dict[tuple[str, str], list[Record]] = {}
-    for record in found:
-        groups.setdefault((record.result.precision, images(record)), []).append(record)
+    groups = grouped(found, lambda record: (record.result.precision, images(record)))
     best = max(map(chosen, groups.values()), key=_rank, default=[])
     return sorted(best, key=lambda record: record.result.seed)
 
@@ -178,10 +163,7 @@ def _rank(runs: Sequence[Record]) -> tuple[int, bool, bool]:
 
 def by_identity(records: Iterable[Record]) -> dict[str, list[Record]]:
     """The records of every identity."""
-    found: dict[str, list[Record]] = {}
-    for record in records:
-        found.setdefault(record.result.identity, []).append(record)
-    return found
+    return grouped(records, lambda record: record.result.identity)
 
 
 # --- what a run was made with -------------------------------------------------------------------

@@ -119,7 +119,7 @@ def _columns(layout: Layout, form: Form) -> Iterator[Printed]:
         published = by_header.get(Header(header.group, "published", header.group), ())
         if header.group and header.part == "measured":
             yield _joined(header.group, published, entries, form)
-        elif header.group and header.part == "difference":
+        elif header.group and header.part in ("difference", "evaluated"):
             texts = [_difference(entry, form) for entry in entries]
             yield Printed(_header(header.text, texts, form), texts, is_difference=True)
         elif not header.group:
