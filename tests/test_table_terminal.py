@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from lwbench.tables import cells, formats, layout, published
-from lwbench.tables.cells import ORIGINS, VERDICTS, WORDS, FilledTable
+from lwbench.tables.cells import BESIDE, VERDICTS, WORDS, FilledTable
 from lwbench.tables.statistics import OUTCOMES, Comparison, Sample
 
 TABLES = {table.name: table for table in published.load("all")}
@@ -120,7 +120,7 @@ def test_a_difference_stays_beside_its_column(width):
 
 
 def test_every_verdict_origin_and_outcome_has_a_sign_of_its_own():
-    assert set(WORDS) == {*VERDICTS, *ORIGINS, *OUTCOMES}
+    assert set(WORDS) == {*VERDICTS, *BESIDE, *OUTCOMES}
     signs = [one.sign for word, one in WORDS.items() if word != "measured"]
     assert all(signs) and len(set(signs)) == len(signs)
 

@@ -120,7 +120,9 @@ def _columns(layout: Layout, form: Form) -> Iterator[Printed]:
         if header.group and header.part == "measured":
             yield _joined(header.group, published, entries, form)
         elif header.group and header.part in ("difference", "evaluated"):
-            texts = [_difference(entry, form) for entry in entries]
+            # whose evaluated weights are stands in the caption
+            brief = form if header.part == "difference" else SPLIT
+            texts = [_difference(entry, brief) for entry in entries]
             yield Printed(_header(header.text, texts, form), texts, is_difference=True)
         elif not header.group:
             texts = [Text(str(entry), _style(entry)) for entry in entries]
