@@ -44,6 +44,14 @@ class Specs(NamedTuple):
     scheduler: Spec
 
 
+class Range(NamedTuple):
+    """What a search may choose for a key: texts of `choices`, or a number within `bounds`."""
+
+    choices: tuple[str, ...] = ()
+    bounds: tuple[float, float] = (0, 0)
+    is_log: bool = False
+
+
 def train_config(overrides: Sequence[str]) -> RunConfig:
     """The configuration that `lwbench train <overrides>` runs with.
 
@@ -127,6 +135,35 @@ def expanded(overrides: Sequence[str], verb: str = "train") -> list[Overrides]:
     if math.prod(map(len, axes)) > MAX_RUNS:
         raise UsageError(f"more than {MAX_RUNS:,} runs; -m takes every combination of the values")
     return list(itertools.product(*axes))
+
+
+def search_space(overrides: Sequence[str]) -> tuple[list[str], dict[str, Range]]:
+    """The overrides with one value, and the ranges of the others: `interval()`, `choice()`, lists.
+
+    `tag(log, interval(1e-4, 1))` is searched by orders of magnitude. Raises UsageError.
+    """
+    fixed: list[str] = []
+    ranges: dict[str, Range] = {}
+    with _hydra():
+        for override in overrides:
+            if override_key(override) in TEXT_KEYS:
+                fixed.append(override)
+                continue
+            (parsed,) = _parsed("train", [override])
+            key = parsed.get_key_element()
+            if parsed.is_interval_sweep():
+                interval = parsed.value()
+                bounds = interval.start, interval.end
+                # Hydra makes them floats; as written, 1 and 4 mean whole numbers
+                if re.search(r"interval\(\s*-?\d+\s*,\s*-?\d+\s*\)", override):
+                    bounds = int(interval.start), int(interval.end)
+                ranges[key] = Range(bounds=bounds, is_log="log" in interval.tags)
+            elif parsed.is_sweep_override():
+                values = itertools.islice(parsed.sweep_string_iterator(), MAX_RUNS)
+                ranges[key] = Range(choices=tuple(values))
+            else:
+                fixed.append(override)
+    return fixed, ranges
 
 
 def typed_values(overrides: Sequence[str], verb: str) -> dict[str, Any]:

@@ -11,10 +11,15 @@ from ._training import train
 
 FLAGS = ("-m", "--cfg")
 KEYS: dict[str, Key] = {}
+SWEEPS = """\
+with -m:
+  launcher=local | slurm | ray    where the runs are made; its keys: lwbench list launcher
+  sweeper=optuna n_trials=50 data.validation=0.1 'optimizer.lr=interval(0.01,0.3)'
+                                  search values on held-out images; jobs=<n> trials at once"""
 
 
 def help() -> str:
-    return help_of_groups("train", "[-m] [--cfg] ")
+    return f"{help_of_groups('train', '[-m] [--cfg] ')}\n\n{SWEEPS}"
 
 
 def run(arguments: list[str], flags: set[str]) -> int:
@@ -32,6 +37,10 @@ def run(arguments: list[str], flags: set[str]) -> int:
     from ._launching import divided, maker, planned_runs
 
     launcher, arguments = divided(arguments)
+    if any(argument.startswith("sweeper=") for argument in arguments):
+        from ._searching import search
+
+        return search(arguments, launcher, "--cfg" in flags)
     planned = planned_runs(expanded(arguments))
     if "--cfg" in flags:
         return _show([job.config for job in planned])
