@@ -38,6 +38,10 @@ def evaluate_weights(values: Mapping[str, Any], choices: Mapping[str, str]) -> i
     own = {key: value for key, value in values.items() if key not in ("model", "data")}
     options = Options(**validated(Options, own, ""))
     device = prepared_device(options.device)
+    import torch
+
+    from ..layers import depthwise
+
     given = read_weights(options.weights)
     model_group, data_group = (Group.model_validate(values[kind]) for kind in ("model", "data"))
     allow(values["model"])  # a network in a file that this command names
@@ -48,7 +52,10 @@ def evaluate_weights(values: Mapping[str, Any], choices: Mapping[str, str]) -> i
         trained = Run(given.path.absolute().parent.parent).environment().data
         now = Images(classes=len(images.class_names), class_names=tuple(images.class_names))
         require_same_classes(trained, now, given.name)
-    model, class_names = _network(spec, given, images, options.partial, device)
+    model, class_names = network_of_weights(spec, given, images.class_names, options.partial)
+    model.to(device).to(memory_format=torch.channels_last)
+    if device.type == "cpu":  # as in training, or the last digits differ
+        depthwise.accelerate(model)
     if images.steps:
         console().print(f"images       {images.steps}")
     if bool((images.labels < 0).any()):
@@ -62,19 +69,16 @@ def evaluate_weights(values: Mapping[str, Any], choices: Mapping[str, str]) -> i
 # --- network ------------------------------------------------------------------------------------
 
 
-def _network(
-    spec: Spec, given: GivenWeights, images: TestImages, partial: bool, device: "torch.device"
+def network_of_weights(
+    spec: Spec, given: GivenWeights, class_names: Sequence[str], partial: bool = False
 ) -> tuple["nn.Module", Sequence[str]]:
-    """The network with the weights, and the names of its classes.
+    """The network with the weights, on the CPU, and the names of its classes.
 
-    A network of ImageNet's 1,000 classes may be evaluated on images of some of them.
+    `class_names`: of the images. A network of ImageNet's 1,000 classes may be evaluated on images
+    of some of them.
     """
-    import torch
-
-    from ..layers import depthwise
     from ..measure.data_free import outline
 
-    class_names = images.class_names
     try:
         # sizes are compared before memory is allocated for them
         without_weights = outline(lambda: spec.build(len(class_names)))
@@ -89,9 +93,6 @@ def _network(
     if given.public is not None and hasattr(model, "transform_input"):
         # torchvision's GoogLeNet and Inception have weights that expect another normalisation
         model.transform_input = True
-    model.to(device).to(memory_format=torch.channels_last)
-    if device.type == "cpu":  # as in training, or the last digits differ
-        depthwise.accelerate(model)
     return model, class_names
 
 

@@ -110,6 +110,13 @@ class Data:
         Shapes as in `train_batches`, with hard labels. Of a split with more than `most` images, as
         many of them, drawn by the seed.
         """
+        for windows, labels in self.eval_windows(split, most):
+            yield self.prepared(windows), labels
+
+    def eval_windows(
+        self, split: Literal["test", "train", "validation"] = "test", most: int | None = None
+    ) -> Iterator[Batch]:
+        """Yield what `eval_batches` yields before it is prepared: (B, W, W, 3) uint8 and labels."""
         order = torch.arange(self.test_size if split == "test" else len(self._parts[split]))
         if most is not None and most < len(order):
             order = evaluation_sample(len(order), most, self.seed)
@@ -122,7 +129,11 @@ class Data:
         margin = (self.source.stored - self.source.window) // 2
         inner = slice(margin, margin + self.source.window)
         for _, images, labels in self._raw(split, order, bounds):
-            yield self._resized(self._normalised(images[:, inner, inner])), labels
+            yield images[:, inner, inner], labels
+
+    def prepared(self, windows: Tensor) -> Tensor:
+        """Normalise and resize windows (B, W, W, 3) uint8 to the network's input."""
+        return self._resized(self._normalised(windows))
 
     def _train_bounds(self) -> list[tuple[int, int]]:
         firsts = list(range(0, self.train_size, self.batch_size))

@@ -1,0 +1,242 @@
+"""What `export` exports: the network of a run or of `weights=`, with the images to compare on."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..config import specs
+from ..errors import LwbenchError, UsageError, shown
+from ..logs import log
+from ..registry import DATASETS, MODELS, Spec
+from ..runs.directory import Run
+from ..runs.images import differences, is_same, require_same_classes
+from ..runs.runconfig import Group
+from ..runs.schema import Images
+from ..runs.sources import allow
+from ..runs.weights_id import identity_of
+from ._building import built_data, configured_data, prepared_device
+from ._eval_images import Batches, test_images
+from ._eval_images import Options as EvaluationOptions
+from ._eval_run import run_to_evaluate
+from ._eval_weights import network_of_weights
+from ._export_options import Options
+from ._weights import GivenWeights, read_weights
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..data.loader import Data
+    from ..deploy.preprocess import Pixels
+    from ..deploy.verify import Case
+
+GENERATED = 16  # images that are compared where there are no others
+CLASSES = 1000  # where neither data nor weights say how many
+
+
+@dataclass
+class Subject:
+    """A network that is computed as PyTorch does it, and the images that it is meant for.
+
+    `data`: prepared as in training; `public`: batches prepared as authors of public weights do it;
+    neither: there are no images. `facts`: for the model card.
+    """
+
+    name: str
+    spec: Spec
+    model: "nn.Module"
+    class_names: Sequence[str]
+    num_classes: int
+    image_size: int
+    data: "Data | None" = None
+    public: Batches | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether there is an accuracy."""
+        return self.public is not None or self.data is not None
+
+    def pixels(self) -> "Pixels":
+        """How images become the input. Raises UsageError where there are no images."""
+        from ..deploy.preprocess import Pixels
+
+        if self.data is None:
+            raise UsageError(
+                "preprocess=true needs the data set, whose mean and deviation go into the graph"
+                if self.public is None
+                else "preprocess=true is for networks whose images are prepared as in training: "
+                "Pillow's resizing, which public weights are evaluated with, is no operator"
+            )
+        source = self.data.source
+        return Pixels(source.window, self.image_size, source.mean, source.std)
+
+    def cases(self, *, is_preprocessed: bool, most: int | None = None) -> "Iterator[Case]":
+        """Batches of test images, or generated ones: for the runtime, for PyTorch, with labels.
+
+        `is_preprocessed`: whether the runtime takes bytes. `most`: of a larger test set so many,
+        drawn by the seed.
+        """
+        if self.data is not None:
+            for windows, labels in self.data.eval_windows("test", most):
+                x = self.data.prepared(windows)
+                yield (windows if is_preprocessed else x).numpy(), x, labels
+        elif self.public is not None:
+            for x, labels in self.public():
+                yield x.numpy(), x, labels
+        else:
+            yield from self._generated()
+
+    def _generated(self) -> "Iterator[Case]":
+        import torch
+
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(GENERATED, 3, self.image_size, self.image_size, generator=generator)
+        for x in (images[:1], images[1:]):  # two batch sizes
+            yield x.numpy(), x, None
+
+
+def run_subject(options: Options, changes: Mapping[str, Any]) -> Subject:
+    """The network of a run with its last weights. `changes`: data.root and data.cache.
+
+    Raises UsageError as `lwbench eval run=` does; without the images only a warning.
+    """
+    assert options.run is not None
+    run = Run(options.run)
+    free = {"device": "cpu", "batch_size": options.batch_size} | dict(changes)
+    if options.workers is not None:
+        free["workers"] = options.workers
+    if options.batch_size is None:
+        del free["batch_size"]
+    config, recorded = run_to_evaluate(run, free, options.trust_code)
+    environment = run.environment()
+    groups = specs(config)
+    device = prepared_device("cpu")
+    given = read_weights(str(run.path))
+    data, trained = None, environment.data
+    try:
+        data = configured_data(config, groups.data, device)
+    except LwbenchError as error:
+        if changes:  # data.root= says where the images are
+            raise
+        log.warning("%s\nonly generated images are compared", error)
+    if data is not None:
+        images = data.source.images(config.data_root)
+        require_same_classes(trained, images, str(run.path))
+        if not is_same(trained, images):
+            raise UsageError(
+                f"{run.path} was made with other images: {differences(trained, images)}\n"
+                "an export is compared on the images of the run"
+            )
+        data.source.require_labels()
+    names = data.class_names if data else list(trained.class_names)
+    num_classes = len(names) or trained.classes
+    if not num_classes:
+        raise UsageError(f"{run.path}: env.json does not say how many classes the network has")
+    model, _ = network_of_weights(
+        groups.model, given, names or [str(label) for label in range(num_classes)]
+    )
+    return Subject(
+        name=recorded.model if recorded else run.path.absolute().parent.name,
+        spec=groups.model,
+        model=model,
+        class_names=names,
+        num_classes=num_classes,
+        image_size=config.image_size,
+        data=data,
+        facts={
+            "run": str(run.path),
+            "weights": f"{run.path}/checkpoints/last.pt ({identity_of(str(run.path))})",
+            "data": {"name": recorded.data if recorded else run.data_name} | _described(trained),
+            "recipe": config.values,
+            "results": recorded and recorded.model_dump(),
+        },
+    )
+
+
+def weights_subject(
+    options: Options, values: Mapping[str, Any], choices: Mapping[str, str]
+) -> Subject:
+    """The network of `model=` with `weights=`, or with random weights.
+
+    Raises UsageError as `lwbench eval weights=` does.
+    """
+    prepared_device("cpu")
+    group = Group.model_validate(values["model"])
+    allow(values["model"])  # a network in a file that this command names
+    spec = MODELS.spec(group.spec)
+    given = read_weights(options.weights) if options.weights else GivenWeights("none", {})
+    subject = Subject(
+        name=choices["model"],
+        spec=spec,
+        model=None,  # type: ignore[arg-type]  # built below, when the classes are known
+        class_names=[],
+        num_classes=options.num_classes or CLASSES,
+        image_size=given.public.size if given.public else options.image_size,
+        facts={
+            "weights": f"{shown(options.weights)} ({identity_of(options.weights)})"
+            if options.weights
+            else "random"
+        },
+    )
+    if "data" in choices:
+        _add_images(subject, options, values, given)
+    elif options.weights and options.num_classes is None:
+        from ..measure.data_free import outline
+
+        # 1,000 is a guess: the file knows
+        guessed = outline(lambda: spec.build(CLASSES))
+        subject.num_classes = given.check(guessed, spec) or CLASSES
+    names = subject.class_names or [str(label) for label in range(subject.num_classes)]
+    if options.weights:
+        subject.model, names = network_of_weights(spec, given, names)
+    else:
+        import torch
+
+        torch.manual_seed(0)
+        subject.model = spec.build(len(names))
+    subject.num_classes = len(names)
+    subject.class_names = names if subject.class_names else []
+    return subject
+
+
+def _add_images(
+    subject: Subject, options: Options, values: Mapping[str, Any], given: GivenWeights
+) -> None:
+    spec = DATASETS.spec(Group.model_validate(values["data"]).spec)
+    name = str(values["data"].get("name") or values["data"]["builder"])
+    device = prepared_device("cpu")
+    if given.public is not None:
+        evaluation = EvaluationOptions(
+            weights=options.weights or "",
+            batch_size=options.data_batch,
+            image_size=options.image_size,
+            workers=options.workers,
+            preprocess={},
+        )
+        found = test_images(spec, evaluation, given, device)
+        if bool((found.labels < 0).any()):
+            raise UsageError(f"data {name}: the test images have no labels to compare by")
+        subject.public, subject.class_names = found.batches, found.class_names
+        subject.facts["data"] = {"name": name, "test_size": len(found.labels)}
+        return
+    data = built_data(
+        spec,
+        {},
+        image_size=options.image_size,
+        batch_size=options.data_batch,
+        seed=options.seed,
+        device=device,
+        workers=options.workers or 0,
+    )
+    data.source.require_labels()
+    images = data.source.images(None)
+    if given.path is not None:
+        trained = Run(given.path.absolute().parent.parent).environment().data
+        require_same_classes(trained, images, given.name)
+    subject.data, subject.class_names = data, data.class_names
+    subject.facts["data"] = {"name": name} | _described(images)
+
+
+def _described(images: Images) -> dict[str, Any]:
+    """What a model card says of images; not where they are stored on this machine."""
+    return images.model_dump(exclude={"class_names", "root", "fingerprint", "left_out"})

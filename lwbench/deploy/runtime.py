@@ -1,0 +1,98 @@
+"""Exported networks in their runtimes, as functions from images to logits."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+
+from ..errors import LwbenchError
+from .export import Format
+
+Runtime = Callable[[np.ndarray], np.ndarray]  # (N, ...) images -> (N, classes) float32 logits
+
+
+def runtime(format: Format, folder: Path, *, threads: int | None = None) -> Runtime:
+    """Load an exported network; `threads`: that it computes with, None for the runtime's choice.
+
+    Raises LwbenchError where the runtime refuses the file.
+    """
+    loaders = {"onnx": _onnx, "torch_export": _program, "openvino": _openvino}
+    try:
+        return loaders[format](folder, threads)
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0][:300]
+        raise LwbenchError(f"{format}: the runtime cannot load the file: {reason}") from error
+
+
+def onnx_file(path: Path, threads: int | None = None) -> Runtime:
+    """Load an ONNX file into onnxruntime, on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+
+    def run(images: np.ndarray) -> np.ndarray:
+        (logits,) = session.run(None, {given.name: images})
+        return np.asarray(logits)
+
+    return run
+
+
+def padded(run: Runtime, batch: int | None) -> Runtime:
+    """A runtime that takes at most `batch` images, filling up batches of exactly that size."""
+    if batch is None:
+        return run
+
+    def fill(images: np.ndarray) -> np.ndarray:
+        missing = batch - len(images)
+        filled = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
+        return run(filled)[: len(images)]
+
+    return fill
+
+
+def latencies(runs: Sequence[Runtime], images: np.ndarray, rounds: int = 50) -> list[float]:
+    """Median time of each runtime on the same batch, in milliseconds; they take turns."""
+    seconds = np.empty((len(runs), rounds))
+    for _ in range(5):  # the first calls allocate memory
+        for run in runs:
+            run(images)
+    for round in range(rounds):
+        for index, run in enumerate(runs):
+            begin = perf_counter()
+            run(images)
+            seconds[index, round] = perf_counter() - begin
+    return [float(1000 * value) for value in np.median(seconds, axis=1)]
+
+
+def _onnx(folder: Path, threads: int | None) -> Runtime:
+    return onnx_file(folder / "model.onnx", threads)
+
+
+def _program(folder: Path, threads: int | None) -> Runtime:
+    import torchvision  # noqa: F401  # registers its deformable convolution
+
+    network = torch.export.load(folder / "model.pt2").module()
+
+    def run(images: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            out: np.ndarray = network(torch.from_numpy(images)).numpy()
+        return out
+
+    return run
+
+
+def _openvino(folder: Path, threads: int | None) -> Runtime:
+    import openvino
+
+    hints = {"INFERENCE_PRECISION_HINT": "f32"}  # bfloat16 by default on CPUs that have it
+    if threads is not None:
+        hints["INFERENCE_NUM_THREADS"] = str(threads)
+    network = openvino.Core().compile_model(folder / "model.xml", "CPU", hints)
+    return lambda images: np.array(network(images)[0])

@@ -1,0 +1,108 @@
+"""Export every network of the zoo to ONNX and compare onnxruntime with PyTorch at 64 px.
+
+    python scripts/check_exports.py [names ...]
+
+Batch norms have the statistics of real images (scikit-learn's digits), offsets of deformable
+convolutions are not zero, and logits are scaled to spread by at least 0.1: a network whose logits
+are nearly constant would agree with anything. Prints a line per network; exit code 1 if the largest
+difference of one is above 1e-4 of its largest logit. Two processes with a thread each take about
+four minutes.
+"""
+
+import sys
+import tempfile
+import time
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import lwbench
+from lwbench.deploy.export import program, write
+from lwbench.deploy.fuse import set_statistics
+from lwbench.deploy.runtime import runtime
+from lwbench.layers.deform import DeformConv2d
+
+BOUND = 1e-4  # of the largest logit
+SPREAD = 0.1  # largest minus smallest logit of a class over the images, on average
+SIDE, IMAGES = 64, 32
+
+
+class Check(NamedTuple):
+    """The result for one network; `relative`: the largest difference over the largest logit."""
+
+    name: str
+    relative: float
+    spread: float
+    seconds: float
+
+    @property
+    def passes(self) -> bool:
+        return self.relative <= BOUND and self.spread >= SPREAD
+
+
+def names() -> list[str]:
+    """All networks but torchvision's and timm's, which are libraries of their own."""
+    return [name for name in lwbench.list_models() if name not in ("torchvision", "timm")]
+
+
+def real_images() -> Tensor:
+    """Digits as (IMAGES, 3, SIDE, SIDE) with zero mean and unit deviation."""
+    from sklearn.datasets import load_digits
+
+    images = torch.from_numpy(load_digits().images[:IMAGES]).float()[:, None]
+    images = F.interpolate(images, (SIDE, SIDE), mode="bilinear").expand(-1, 3, -1, -1)
+    return ((images - images.mean()) / images.std()).contiguous()
+
+
+def check(name: str) -> Check:
+    """Export one network with random weights and compare it on batches of two sizes."""
+    torch.set_num_threads(1)
+    begin = time.perf_counter()
+    torch.manual_seed(0)
+    images = real_images()
+    network = lwbench.create_model(name, num_classes=10)
+    for module in network.modules():
+        if isinstance(module, DeformConv2d):
+            for parameter in module.offset_parameters():
+                nn.init.normal_(parameter, 0, 0.1)
+    set_statistics(network, images)
+    with torch.no_grad():
+        spread = _spread(network(images))
+        if 0 < spread < SPREAD:  # a classifier that starts with small weights
+            last = [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
+            last.weight.mul_(2 * SPREAD / spread)
+    with tempfile.TemporaryDirectory() as folder:
+        write(program(network, images[0], batch=None), "onnx", Path(folder))
+        run = runtime("onnx", Path(folder), threads=1)
+        with torch.no_grad():
+            ours = network(images)
+        theirs = torch.cat([torch.from_numpy(run(x.numpy())) for x in (images[:1], images[1:])])
+    relative = float((ours - theirs).abs().max() / ours.abs().max())
+    return Check(name, relative, _spread(ours), time.perf_counter() - begin)
+
+
+def _spread(logits: Tensor) -> float:
+    return float((logits.amax(0) - logits.amin(0)).mean())
+
+
+def main(chosen: list[str]) -> int:
+    """Check the chosen networks, or all, in two processes."""
+    begin, failed = time.perf_counter(), []
+    with get_context("spawn").Pool(2) as pool:
+        for found in pool.imap_unordered(check, chosen or names()):
+            print(
+                f"{found.name:<28} {found.relative:.1e} of the largest logit, spread "
+                f"{found.spread:.2f}, {found.seconds:.1f} s{'' if found.passes else '  FAILED'}",
+                flush=True,
+            )
+            failed += [] if found.passes else [found.name]
+    print(f"{len(chosen or names())} networks in {time.perf_counter() - begin:.0f} s")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
