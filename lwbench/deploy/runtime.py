@@ -14,7 +14,7 @@ Runtime = Callable[[np.ndarray], np.ndarray]  # (N, ...) images -> (N, classes) 
 
 
 def runtime(format: Format, folder: Path, *, threads: int | None = None) -> Runtime:
-    """Load an exported network; `threads`: that it computes with, None for the runtime's choice.
+    """Load an exported network; `threads`: that it computes with, None for as many as PyTorch.
 
     Raises LwbenchError where the runtime refuses the file.
     """
@@ -32,8 +32,8 @@ def onnx_file(path: Path, threads: int | None = None) -> Runtime:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    # by default it starts a thread per core, whatever torch was told
+    options.intra_op_num_threads = threads or torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     (given,) = session.get_inputs()
 
@@ -92,7 +92,6 @@ def _openvino(folder: Path, threads: int | None) -> Runtime:
     import openvino
 
     hints = {"INFERENCE_PRECISION_HINT": "f32"}  # bfloat16 by default on CPUs that have it
-    if threads is not None:
-        hints["INFERENCE_NUM_THREADS"] = str(threads)
+    hints["INFERENCE_NUM_THREADS"] = str(threads or torch.get_num_threads())
     network = openvino.Core().compile_model(folder / "model.xml", "CPU", hints)
     return lambda images: np.array(network(images)[0])
