@@ -1,6 +1,7 @@
 """`eval weights=`: pixels of the authors' pipelines, figures, parts of ImageNet, predictions."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from torchvision import models as peers
 from torchvision.datasets import ImageFolder
 
+from lwbench import create_model
 from lwbench.cli import main
 from lwbench.data.preprocessing import Steps, opened, preprocessed
 from lwbench.data.sets import arrays
@@ -225,3 +227,44 @@ def test_the_mean_corruption_error_is_over_corruptions_and_severities(
     assert main([*command, "data.corruption=fog", "data.severity=2"]) == 0
     error = 100 - float(capsys.readouterr().out.split("top-1 ")[1].split(" ")[0])
     assert error == pytest.approx(table["fog"][1], abs=0.01)
+
+
+@pytest.mark.parametrize("how", ["run", "weights"])
+def test_unlabelled_images_are_predicted_and_have_no_accuracy(how, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    lines = []
+    for number in range(12):
+        photograph(tmp_path / f"{number}.jpg", rng, (32, 32))
+        split = "train" if number < 8 else "val" if number < 10 else "test"
+        lines.append(f"{number}.jpg,{'' if split == 'test' else 'ab'[number % 2]},{split}")
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *lines]))
+    keys = ["data=folder", "data.root=list.csv", "data.name=mine"]
+    if how == "run":
+        small = ["epochs=1", "batch_size=8", "image_size=32", "threads=1", "device=cpu"]
+        assert main(["train", "model=mobilenetv1_025", *keys, *small]) == 0
+        command = ["eval", f"run={next(Path('outputs').glob('mine/*/*'))}"]
+    else:
+        torch.save(create_model("mobilenetv1_025", num_classes=2).state_dict(), "net.pt")
+        command = ["eval", "model=mobilenetv1_025", "weights=net.pt", "image_size=32", *keys]
+    command += ["data.test_split=test", "device=cpu"]
+    assert main(command) == 2
+    assert "no labels, so there is no accuracy" in capsys.readouterr().err
+    assert main([*command, "predictions=p.csv"]) == 0
+    rows = list(csv.DictReader((tmp_path / "p.csv").open()))
+    assert [Path(row["path"]).name for row in rows] == ["10.jpg", "11.jpg"]
+    assert {row["label"] for row in rows} == {""} and {row["prediction"] for row in rows} <= {*"ab"}
+
+
+def test_validation_images_without_training_images_are_evaluated_on(tmp_path, monkeypatch, capsys):
+    rng = np.random.default_rng(0)
+    for name in ("ant", "bee"):
+        photograph(tmp_path / "set" / "val" / name / "1.jpg", rng, (40, 40))
+    monkeypatch.chdir(tmp_path)
+    torch.save(create_model("mobilenetv1_025", num_classes=2).state_dict(), "net.pt")
+    set_ = ["data=folder", "data.root=set", "image_size=32", "device=cpu"]
+    for keys in (KEYS, []):
+        assert main(["eval", "model=mobilenetv1_025", "weights=net.pt", *set_, *keys]) == 0
+        assert "% of 1  ant" in capsys.readouterr().out
+    assert main(["train", "model=mobilenetv1_025", *set_, "epochs=1"]) == 2
+    assert "no training images; for evaluation only" in capsys.readouterr().err

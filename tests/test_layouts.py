@@ -259,7 +259,7 @@ def test_images_directly_in_a_folder_named_like_a_split_make_it_a_class(folders)
         (["a/train:9", "a/test:9"], "images directly in train, test, without class folders"),
         (["a/train:9"], "images directly in train, without class folders"),
         (["a/train/x:9", "a/train/y:9"], "a folder train, and no other split"),
-        (["a/test/x:9", "a/test/y:9"], "a folder test with class folders, and no folder train"),
+        (["a/test/x:9", "a/more/x:9"], "a folder test with class folders, and no folder train"),
         (["a/x/train:9", "a/x/test:9", "a/y/train:9", "a/y/test:9"], "each of x, y holds a folder"),
         (["a/train/x:9", "a/train/y:9", "a/val/x:9", "a/val/z:9"], "only a/val has class z"),
         (["a/train/x:9", "a/train/y:0", "a/train/z:9", "a/val/x:9"], "no images to train on in cl"),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # keys that an evaluation of a run may change; all others belong to the run
 FREE = (
     "device", "batch_size", "workers", "precision", "data", "data.root", "data.cache",
-    "data.corruption", "data.severity", "predictions",
+    "data.test_split", "data.corruption", "data.severity", "predictions",
 )  # fmt: skip
 # What rounding on another processor may change; a larger difference has another cause.
 TOP1_TOLERANCE = 0.02  # percentage points

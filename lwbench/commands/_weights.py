@@ -135,6 +135,12 @@ def initial_weights(
         given = read_weights(config.weights, config.weights_id)
         remark = given.load(model, spec, partial=config.weights_partial, new_head=True)
         notes.append(f"weights   {given.name}" + f" ({remark})" * bool(remark))
+        if given.public is not None and hasattr(model, "transform_input"):
+            # left off in training, and so in every evaluation of the run
+            notes.append(
+                "weights   they expect images scaled to [-1, 1]; here images are normalised by the "
+                "data set's statistics, which the training has to make up for"
+            )
     if config.frozen:
         names = freeze(model, config.frozen)
         count = sum(p.numel() for p in model.parameters() if not p.requires_grad)

@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from ._keys import YES_NO, Key, help_of_keys, own_and_training
+from ._keys import NO_YES, YES_NO, Key, help_of_keys, own_and_training
 
 FLAGS: tuple[str, ...] = ()
 KEYS = {
@@ -12,6 +12,7 @@ KEYS = {
     "format": Key("output format", ("terminal", "markdown", "latex", "html", "csv", "json")),
     "out": Key("the folder of runs (outputs)"),
     "archived": Key("whether archived runs under <out>/measured count", YES_NO),
+    "trust_code": Key("run the code of network files that the documents' tables name", NO_YES),
     "select": Key(
         "the epoch of accuracies; best on the test images is optimistic", ("final", "best")
     ),
@@ -37,7 +38,7 @@ def run(arguments: list[str], flags: set[str]) -> int:
     from ..tables import formats
     from ..tables.claims import claim, designs, listing
     from ._claims import judge
-    from ._counting import counted
+    from ._counting import counter
     from .table import terminal_width
 
     values, overrides = own_and_training(arguments, KEYS)
@@ -46,7 +47,8 @@ def run(arguments: list[str], flags: set[str]) -> int:
     out = Path(values.get("out", "outputs"))
     found = records(out, archived=values["archived"] == "true")
     grown = designs.recorded(out)
-    judged = judge(documents, found, train_configs, counted, overrides, values["select"], grown)
+    count = counter(values)
+    judged = judge(documents, found, train_configs, count, overrides, values["select"], grown)
     judged = [one for one in judged if values["kind"] in ("all", one.claim.kind)]
     judged = [one for one in judged if one.id in shown]
     if values["format"] in ("json", "csv"):

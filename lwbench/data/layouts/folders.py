@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from ...errors import UsageError, shown
-from ..listing import listed, some
+from ..listing import absent, listed, some
 from ..splits import Tree
 from ..tree import folders_in, holds_images, is_folder, scan
 from .annotated import flat
@@ -51,6 +51,8 @@ def find_tree(root: Path, test_split: TestSplit | None = None) -> Tree:
             )
         unused = [*others, *(name for name in TEST_FOLDERS if name in flat)]
         return Tree(scan(root / "train"), scan(root / tests[0]), _usage(tests, unused))
+    if len(tests) == 1 and not others:  # images to evaluate on
+        return Tree(absent([]), scan(root / tests[0]))
     if tests:
         raise UsageError(
             f"{shown(root)}: a folder {tests[0]} with class folders, and no folder train with "
