@@ -40,7 +40,7 @@ def make_runs(out: Path, number: int) -> None:
             (path / "config.yaml").write_text(yaml.safe_dump(config.values, sort_keys=False))
         else:
             first = path.with_name(f"{config.identity}-s0") / "config.yaml"
-            text = first.read_text().replace("\nseed: 0\n", f"\nseed: {seed}\n")
+            text = first.read_text().replace("seed: 0\n", f"seed: {seed}\n", 1)
             (path / "config.yaml").write_text(text)
         top1 = [round(draws.uniform(40, 90), 3) for _ in range(EPOCHS)]
         rows = [f"{e},0.1,1.5,{v},1.6,{v},{v + 5},900,30\n" for e, v in enumerate(top1, 1)]

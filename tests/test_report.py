@@ -388,8 +388,15 @@ def test_of_very_many_runs_the_newest_open_and_the_others_are_a_line(tmp_path, m
     monkeypatch.setattr(build, "RUN_PICTURES", 0)
     ldc4(tmp_path, "mb0", seeds=range(5))
     page = write(tmp_path)
-    assert page.count('<details class="run">') == 5
-    assert page.count("builder: mobilenet_ldc") == 2
+    assert page.count('<details class="run">') == 2 and page.count('<p class="run">') == 3
+
+
+def test_of_runs_that_differ_in_their_seed_one_shows_the_configuration(tmp_path, few_pictures):
+    ldc4(tmp_path, "mb0", seeds=range(3))
+    page = write(tmp_path)
+    assert page.count("builder: mobilenet_ldc") == 1
+    found = re.findall(r"that of (\S+)-s0, except\nseed: (\d)</pre>", page)
+    assert [seed for _, seed in found] == ["1", "2"]
 
 
 # --- in a browser -------------------------------------------------------------------------------

@@ -29,12 +29,11 @@ from . import claims
 from .page import Details, Page, Section, html
 from .runview import Picture, RunView, view
 
-DETAILED = 750  # number of newest runs that open; older ones are a line each, for a small page
+DETAILED = 1500  # number of newest runs that open; older ones are a line each, for a small page
 # most pictures of studies and of runs; each takes a third of a second to draw
 STUDY_PICTURES, RUN_PICTURES = 12, 12
 
 OTHERS = set(KINDS) - {*COMPLEXITY, *ACCURACY}
-OUTSIDE = "in no cell: another precision, other images, or an older run"
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,8 @@ def _details(row: Sequence[Cell], runs: Iterable[Record], views: "Views") -> Det
     order = sorted(runs, key=lambda r: (r.result.data, r.result.seed, r.run.path))
     return Details(
         notes=[f"{cell.column}: {cell.note}" for cell in row if cell.note],
-        runs=[(views(r), "" if r.run.path in entered else OUTSIDE) for r in order],
+        runs=[views(r) for r in order if r.run.path in entered],
+        outside=[views(r) for r in order if r.run.path not in entered],
         commands=[(", ".join(names), command) for command, names in columns.items()],
     )
 
@@ -162,23 +162,30 @@ def _others(found: Sequence[Record], views: "Views") -> Section:
     names = ("model", "data", "identity", "precision", "epochs", "runs", "top-1 (%)", "top-5 (%)")
     headers = list(map(Header, names, ("label", *["text"] * 3, *["number"] * 4)))
     caption = f"Mean ± standard deviation over seeds, {views.select} epoch."
-    details = [Details(runs=[(views(run), "") for run in runs]) for runs in groups.values()]
+    details = [Details(runs=[views(run) for run in runs]) for runs in groups.values()]
     return Section(Layout("runs of no table", caption, headers, rows), details)
 
 
 class Views:
-    """Makes the view of each run once: all of it for the newest DETAILED runs, else a line."""
+    """Makes the view of each run once: all of it for the newest DETAILED runs, else a line.
+
+    Of runs that differ in their seed, the first shows the whole configuration.
+    """
 
     def __init__(self, found: Sequence[Record], select: str) -> None:
         self.newest = sorted(found, key=lambda record: record.order, reverse=True)
         self.detailed = {record.run.path for record in self.newest[:DETAILED]}
         self.select = select
         self.made: dict[Path, RunView] = {}
+        self.like: dict[str, RunView] = {}  # the first opened run of each identity
 
     def __call__(self, record: Record) -> RunView:
         path = record.run.path
         if path not in self.made:
-            self.made[path] = view(record, self.select, path in self.detailed)
+            is_open, identity = path in self.detailed, record.result.identity
+            self.made[path] = view(record, self.select, is_open, self.like.get(identity))
+            if is_open:
+                self.like.setdefault(identity, self.made[path])
         return self.made[path]
 
     def pictures(self) -> Iterator[tuple[RunView, Picture]]:

@@ -12,9 +12,10 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import rc_context, rcParams
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -49,10 +50,10 @@ def save(figure: Figure, path: Path) -> list[Path]:
     Returns both paths; makes the folder. Raises OSError where they cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    targets = [path.with_name(f"{path.name}.{suffix}") for suffix in ("png", "svg")]
-    for target in targets:
-        target.write_bytes(_bytes(figure, target.suffix[1:]))
-    return targets
+    png, svg = (path.with_name(f"{path.name}.{suffix}") for suffix in ("png", "svg"))
+    svg.write_bytes(_svg(figure))
+    png.write_bytes(_png(figure))
+    return [png, svg]
 
 
 @styled()
@@ -61,22 +62,31 @@ def data_uri(figure: Figure) -> str:
 
     In an <img>, its ids do not collide with another picture's, and nothing in it is executed.
     """
-    return "data:image/svg+xml;base64," + base64.b64encode(_bytes(figure, "svg")).decode()
+    return "data:image/svg+xml;base64," + base64.b64encode(_svg(figure)).decode()
 
 
 # the page and the file beside it hold the same SVG, which takes longer to write than to draw
 _svg_of: WeakKeyDictionary[Figure, bytes] = WeakKeyDictionary()
 
 
-def _bytes(figure: Figure, suffix: str) -> bytes:
-    if suffix == "svg" and figure in _svg_of:
-        return _svg_of[figure]
-    # dates and versions would make each file a new one
-    metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[suffix]
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=suffix, metadata=metadata)
-    if suffix == "svg":
+# Pictures are printed by their canvas: `savefig` draws each of them twice. Dates and versions are
+# left out, since they would make each file a new one.
+
+
+def _svg(figure: Figure) -> bytes:
+    if figure not in _svg_of:
+        buffer = io.BytesIO()
+        figure.dpi = rcParams["savefig.dpi"]
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+        figure.set_layout_engine("none")  # laid out: the PNG has the same places
         _svg_of[figure] = buffer.getvalue()
+    return _svg_of[figure]
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.dpi = rcParams["savefig.dpi"]
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
 
 

@@ -23,6 +23,6 @@ def _details(one: Judged, select: str) -> Details:
     notes = listing.details(one) + ([f"and {left_out} more runs"] if left_out > 0 else [])
     return Details(
         notes=notes,
-        runs=[(view(record, select, False), "") for record in runs[:MOST_RUNS]],
+        runs=[view(record, select, False) for record in runs[:MOST_RUNS]],
         commands=[("the runs that it needs", one.command)] if one.command else [],
     )

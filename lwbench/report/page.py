@@ -24,7 +24,8 @@ class Details:
     """What a row opens to."""
 
     notes: Sequence[str] = ()
-    runs: Sequence[tuple[RunView, str]] = ()  # with the reason where a run is in no cell
+    runs: Sequence[RunView] = ()
+    outside: Sequence[RunView] = ()  # runs of the row that are in no cell
     commands: Sequence[tuple[str, str]] = ()  # names of columns, command that measures them
 
 

@@ -105,10 +105,9 @@ def _over_seeds(runs: Sequence[Record], key: str) -> np.ndarray:
     """Rows of epoch, mean, smallest, largest; epochs without a finite value are left out."""
     values: dict[int, list[float]] = {}
     for row in (row for run in runs for row in run.metrics):
-        value = row.get(key, np.nan)
-        if np.isfinite(value) and np.isfinite(row.get("epoch", np.nan)):
-            values.setdefault(int(row["epoch"]), []).append(value)
-    return np.array([(e, np.mean(v), min(v), max(v)) for e, v in sorted(values.items())])
+        if key in row and "epoch" in row:
+            values.setdefault(int(row["epoch"]), []).append(row[key])
+    return np.array([(e, sum(v) / len(v), min(v), max(v)) for e, v in sorted(values.items())])
 
 
 def _curve(ax: Axes, table: np.ndarray, index: int, label: str) -> None:

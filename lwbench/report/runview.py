@@ -3,6 +3,7 @@
 Plain texts and numbers; the template escapes them.
 """
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ LARGEST = 1e30  # a greater loss is not drawn: differences of such values overfl
 
 
 class Panel(NamedTuple):
-    """A small plot: `lines` are SVG points by split (test, train), in a box of 320 x 150."""
+    """A small plot: `lines` are SVG paths by split (test, train), in a box of 640 x 300."""
 
     title: str
     bottom: str
@@ -83,8 +84,11 @@ class RunView:
         return list(dict.fromkeys(value for value in values if value))
 
 
-def view(record: Record, select: str, is_open: bool) -> RunView:
-    """The run with its curves, without pictures. Damaged files become `problems`."""
+def view(record: Record, select: str, is_open: bool, like: RunView | None = None) -> RunView:
+    """The run with its curves, without pictures. Damaged files become `problems`.
+
+    `like`: a run of the same identity that shows its configuration; this one shows what differs.
+    """
     shown = RunView(record, select, is_open)
     if not is_open:
         return shown
@@ -104,8 +108,20 @@ def view(record: Record, select: str, is_open: bool) -> RunView:
             shown.problems.append(f"{name} cannot be read: {' '.join(str(error).split())[:200]}")
         else:
             cut = f"\n... cut: {len(text):,} characters" if len(text) > LONGEST else ""
+            if like is not None and name == "config.yaml":
+                text = _differing(text, like)
             shown.files |= {title: text[:LONGEST] + cut} if title else {}
     return shown
+
+
+def _differing(text: str, like: RunView) -> str:
+    """The lines that differ from another run's configuration; all where they do not correspond."""
+    lines, others = text.splitlines(), like.files.get(FILES["config.yaml"], "").splitlines()
+    if len(lines) != len(others):
+        return text
+    pairs = zip(lines, others, strict=True)
+    differing = [line for line, other in pairs if line != other]
+    return "\n".join((f"that of {like.record.run.path.name}, except", *differing))
 
 
 def _panel(title: str, key: str, metrics: Sequence[dict[str, float]]) -> Panel | None:
@@ -122,14 +138,20 @@ def _panel(title: str, key: str, metrics: Sequence[dict[str, float]]) -> Panel |
     if not points:
         return None
     (first, last), (low, high) = ((min(axis), max(axis)) for axis in zip(*points, strict=True))
-    across, up = 268 / ((last - first) or 1), 116 / ((high - low) or 1)
+    across, up = 536 / ((last - first) or 1), 232 / ((high - low) or 1)
     placed = {
-        split: " ".join(
-            f"{44 + (x - first) * across:.1f},{128 - (y - low) * up:.1f}" for x, y in line
-        )
+        split: _path([(88 + (x - first) * across, 256 - (y - low) * up) for x, y in line])
         for split, line in lines.items()
+        if line
     }
     return Panel(title, f"{low:.3g}", f"{high:.3g}", f"{first:.0f}", f"{last:.0f}", placed)
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    """An SVG path through points, in whole units: the first place, then the steps to the next."""
+    rounded = [(round(x), round(y)) for x, y in points]
+    steps = (f"l{c - a} {d - b}" for (a, b), (c, d) in itertools.pairwise(rounded))
+    return "".join(("M{} {}".format(*rounded[0]), *steps))
 
 
 def _thinned(rows: Sequence[dict[str, float]], most: int) -> list[dict[str, float]]:
@@ -139,12 +161,11 @@ def _thinned(rows: Sequence[dict[str, float]], most: int) -> list[dict[str, floa
 
 
 def _listing(metrics: Sequence[dict[str, float]]) -> str:
-    """The metrics as aligned columns."""
+    """The metrics, as columns between tabs."""
     keys = list(dict.fromkeys(key for row in metrics for key in row))
     rows = _thinned(metrics, ROWS)
     lines = [keys, *([f"{row[key]:.5g}" if key in row else "" for key in keys] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = ["  ".join(map(str.rjust, line, widths)) for line in lines]
+    text = ["\t".join(line) for line in lines]
     if len(rows) < len(metrics):
         text.append(f"{len(rows)} of {len(metrics)} epochs; metrics.csv has all")
     return "\n".join(text)

@@ -6,6 +6,7 @@ fewer on average (docs/guide.md).
 """
 
 import statistics
+from bisect import bisect_left
 from collections.abc import Sequence
 from math import sqrt
 
@@ -27,19 +28,19 @@ def pairs_needed(
     """
     if sd <= 0 or not difference:
         return MIN_RUNS if difference else None
-    return next(
-        (n for n in range(MIN_RUNS, MOST + 1) if power_of(n, difference / sd, alpha) >= power), None
-    )
+    numbers = range(MIN_RUNS, MOST + 1)  # the power rises with n
+    at = bisect_left(numbers, power, key=lambda n: power_of(n, difference / sd, alpha))
+    return numbers[at] if at < len(numbers) else None
 
 
 def power_of(n: int, effect: float, alpha: float = ALPHA) -> float:
     """The power of n pairs where the mean difference is `effect` standard deviations."""
-    from scipy.special import stdtrit
-    from scipy.stats import nct
+    from scipy.special import nctdtr, stdtrit
 
     limit = float(stdtrit(n - 1, 1 - alpha / 2))
     noncentrality = abs(effect) * sqrt(n)
-    return float(nct.sf(limit, n - 1, noncentrality) + nct.cdf(-limit, n - 1, noncentrality))
+    below, above = (nctdtr(n - 1, noncentrality, t) for t in (-limit, limit))
+    return float(below + 1 - above)
 
 
 def hours(seconds: float) -> str:
