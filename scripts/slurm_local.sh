@@ -95,7 +95,7 @@ rows:
 TABLE
 sed -i "s/LONG/${LONG:-14}/" mine.yaml
 study=(table=mine.yaml seeds=2)
-slurm=(launcher=slurm launcher.time=1 launcher.signal_before=25)
+slurm=(launcher=slurm launcher.time=1 launcher.signal_before=12)
 
 set_down() { # a node, as soon as a run is finished while others are being made
     until [ "$(find outputs -name result.json 2>/dev/null | wc -l)" -ge "${AFTER:-3}" ]; do sleep 1; done

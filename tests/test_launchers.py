@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from lwbench.cli import main
-from lwbench.commands._launching import divided, planned_runs
+from lwbench.commands._launching import divided, maker, planned_runs
 from lwbench.errors import LwbenchError, UsageError
 from lwbench.runs.directory import Run
 from lwbench.sweeps import slurm, slurm_jobs, study_file
@@ -88,6 +88,15 @@ def test_seeds_are_composed_once_and_named_as_before(monkeypatch):
     found = planned_runs([(*TINY, f"seed={seed}") for seed in range(3)])
     assert [job.config.seed for job in found] == [0, 1, 2] and calls == [[TINY]]
     assert {job.config.identity for job in found} == {whole.identity}
+
+
+def test_runs_share_each_gpu_as_configured(monkeypatch):
+    seen = []
+    monkeypatch.setattr("lwbench.sweeps.local.gpus", lambda: ["0", "1"])
+    monkeypatch.setattr("lwbench.sweeps.local.run_all", lambda jobs, at_once: seen.append(at_once))
+    maker(divided(["launcher=local", "launcher.per_device=4"])[0], 1)([])
+    maker(LOCAL, 3)([])
+    assert seen == [8, 3]
 
 
 # SLURM
@@ -201,10 +210,12 @@ def test_two_workers_share_a_study_and_make_every_run_once(tmp_path):
 
 
 def test_one_line_becomes_the_training_itself(tmp_path, monkeypatch):
-    ran = []
+    def become(program, words, environment):
+        raise SystemExit(" ".join(words[1:]))
+
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("os.execve", lambda program, words, environment: ran.append(words) or 0)
+    monkeypatch.setattr("os.execve", become)
     (tmp_path / "study.txt").write_text("# a comment\n" + study_file.written(jobs(2)))
-    assert main(["worker", "study=study.txt", "lines=2"]) == 0
-    assert ran == [[sys.executable, "-m", "lwbench", "train", *TINY, "seed=1"]]
+    with pytest.raises(SystemExit, match=f"-m lwbench train {' '.join(TINY)} seed=1$"):
+        main(["worker", "study=study.txt", "lines=2"])
     assert main(["worker", "study=study.txt", "lines=3"]) == 2

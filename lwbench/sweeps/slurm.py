@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock
@@ -58,7 +59,9 @@ def run_all(jobs: Sequence[PlannedRun], keys: Slurm) -> list[Failure]:
     A run whose job failed is submitted again. Returns the runs that have no result and are not
     queued. Raises LwbenchError where a command of SLURM fails.
     """
-    jobs = list({job.run.path: job for job in jobs}.values())  # two rows may share a run
+    # Two rows may share a run. The directory is looked up once: there may be very many.
+    by_path = {job.run.path: job for job in jobs}
+    jobs = [replace(job, directory=path) for path, job in by_path.items()]
     if not jobs:
         return []
     root = (Path(jobs[0].config.out) / ".slurm").absolute()
