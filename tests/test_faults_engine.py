@@ -17,7 +17,7 @@ from lwbench.cli import main
 from lwbench.engine import checkpoint
 from lwbench.engine.evaluate import confusion_bytes, evaluate
 from lwbench.engine.signals import Interrupted
-from lwbench.engine.train import Training
+from lwbench.engine.step import TrainStep
 from lwbench.errors import LwbenchError
 from lwbench.logs import RunLog
 from lwbench.runs.directory import Run
@@ -155,7 +155,7 @@ def test_a_file_size_limit_is_a_full_disk_too(job, tmp_path):
         "sys.exit(main(sys.argv[1:]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, *job, f"out={tmp_path / 'out'}"],
+        [sys.executable, "-c", code, *job, f"out={tmp_path / 'out'}", "data.cache=null"],
         capture_output=True,
         text=True,
     )
@@ -218,7 +218,7 @@ def test_out_of_memory_names_batch_and_image_size(job, tmp_path, monkeypatch, ca
     def without_memory(*_):
         raise error
 
-    monkeypatch.setattr(Training, "_step", without_memory)
+    monkeypatch.setattr(TrainStep, "__call__", without_memory)
     assert main([*job, f"out={tmp_path / 'out'}"]) == 1
     said = capsys.readouterr().err
     assert "out of memory with batch_size=12 and image_size=32: lower one of them" in said
@@ -299,6 +299,6 @@ def test_memory_that_batch_and_image_size_do_not_lower_is_named(job, tmp_path, m
     def without_memory(*_):
         raise MemoryError
 
-    monkeypatch.setattr(Training, "_step", without_memory)
+    monkeypatch.setattr(TrainStep, "__call__", without_memory)
     assert main([*job, f"out={tmp_path / 'out'}"]) == 1
     assert "the confusion matrices of 3 classes take 0.00 GiB" in capsys.readouterr().err

@@ -83,12 +83,12 @@ def test_runs_of_one_network_in_two_ways_are_two_lines(finished):
     assert list(plots.by_network(found)) == ["mb0 (abcd1234)", "mb0 (ffff0000)"]
 
 
-def test_runs_of_a_sample_and_of_all_images_share_no_band(finished):
+def test_runs_of_a_sample_and_of_all_images_share_no_band(finished, tmp_path):
     finished(seed=0)
     found = finished(seed=1)
     for record, digest in zip(found, ("aaaa", "bbbb"), strict=True):
         (record.run.path / "env.json").write_text(json.dumps({"data": {"digest": digest}}))
-    networks = plots.by_network(found)
+    networks = plots.by_network(records(tmp_path))
     assert {name: [r.result.seed for r in runs] for name, runs in networks.items()} == {
         "mb0 (aaaa)": [0],
         "mb0 (bbbb)": [1],

@@ -58,7 +58,7 @@ def _tree(root: str | None, test_split: TestSplit | None) -> Tree:
     if root is None:
         raise UsageError(f"data=folder needs data.root=<folder or file>, laid out as {LAYOUTS}")
     file = Path(os.path.expanduser(root))
-    if file.is_file():
+    if os.path.isfile(file):  # Path.is_file raises where a folder above may not be read
         return find(file, test_split)
     place = require_root(root, "data=folder", LAYOUTS, "give the folder of your images")
     return find(place, test_split)
