@@ -1,6 +1,6 @@
 """Measure planning, a dry submission, states and a table of many runs: 100 configurations x seeds.
 
-    python scripts/bench_plan.py [--seeds 25,50,100]
+    python scripts/time_plan.py [--seeds 25,50,100]
 
 No run is trained: a tenth of them gets a made-up result, in a temporary folder. Prints a line per
 number of seeds, so that growth can be seen to be linear.
