@@ -104,6 +104,8 @@ def test_deformable_convolutions_are_decomposed_and_batches_fixed(run, tmp_path)
     assert card["comparison"]["changed_answers"] == 0
     assert "DeformConv" not in operators(tmp_path / "model.onnx")
     assert card["input"]["shape"] == [50, 3, 16, 16]
+    # the training's recipe, not the comparison's
+    assert card["recipe"]["batch_size"] == 128
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from ..runs.runconfig import Group
 from ..runs.schema import Images
 from ..runs.sources import allow
 from ..runs.weights_id import identity_of
-from ._building import built_data, configured_data, prepared_device
+from ._building import built_data, prepared_device
 from ._eval_images import Batches, test_images
 from ._eval_images import Options as EvaluationOptions
 from ._eval_run import run_to_evaluate
@@ -102,19 +102,22 @@ def run_subject(options: Options, changes: Mapping[str, Any]) -> Subject:
     """
     assert options.run is not None
     run = Run(options.run)
-    free = {"device": "cpu", "batch_size": options.batch_size} | dict(changes)
-    if options.workers is not None:
-        free["workers"] = options.workers
-    if options.batch_size is None:
-        del free["batch_size"]
-    config, recorded = run_to_evaluate(run, free, options.trust_code)
+    config, recorded = run_to_evaluate(run, {"device": "cpu"} | dict(changes), options.trust_code)
     environment = run.environment()
     groups = specs(config)
     device = prepared_device("cpu")
     given = read_weights(str(run.path))
     data, trained = None, environment.data
     try:
-        data = configured_data(config, groups.data, device)
+        data = built_data(
+            groups.data,
+            {},  # no augmentation
+            image_size=config.image_size,
+            batch_size=options.batch_size or config.batch_size,
+            seed=options.seed,
+            device=device,
+            workers=config.num_workers if options.workers is None else options.workers,
+        )
     except LwbenchError as error:
         if changes:  # data.root= says where the images are
             raise
@@ -147,7 +150,7 @@ def run_subject(options: Options, changes: Mapping[str, Any]) -> Subject:
             "run": str(run.path),
             "weights": f"{run.path}/checkpoints/last.pt ({identity_of(str(run.path))})",
             "data": {"name": recorded.data if recorded else run.data_name} | _described(trained),
-            "recipe": config.values,
+            "recipe": run.read_config().values,
             "results": recorded and recorded.model_dump(),
         },
     )

@@ -86,12 +86,16 @@ def show(facts: dict[str, Any], found: "Comparison") -> None:
 
 def _calibration(subject: Subject, options: Options) -> "Iterator[np.ndarray]":
     """Training images without augmentation, as the graph takes them."""
+    import numpy as np
+
     data = subject.data
     assert data is not None
     for windows, _ in data.eval_windows("train", options.calibration_images):
-        if options.batch is not None and len(windows) < options.batch:
-            continue  # the graph takes full batches only
-        yield (windows if options.preprocess else data.prepared(windows)).contiguous().numpy()
+        images = (windows if options.preprocess else data.prepared(windows)).contiguous().numpy()
+        if options.batch is not None:  # the graph takes full batches only
+            missing = options.batch - len(images)
+            images = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
+        yield images
 
 
 def _sensitivity(
