@@ -117,11 +117,12 @@ for file in outputs/digits/*/*/env.json; do
 done | sort -rn
 echo "--- asked again"
 lwbench reproduce "${study[@]}" "${slurm[@]}" | grep -E "^(#|[0-9]+ runs|submitted)"
-lwbench reproduce "${study[@]}" out=plain >/dev/null
 lwbench table table=mine.yaml format=csv >slurm.csv
-lwbench table table=mine.yaml format=csv out=plain >plain.csv
+mkdir ../plain && cp mine.yaml ../plain # the table names the runs' directories
+(cd ../plain && lwbench reproduce "${study[@]}" >/dev/null)
+(cd ../plain && lwbench table table=mine.yaml format=csv) >plain.csv
 diff slurm.csv plain.csv
 columns() { for file in "$1"/digits/*/*/metrics.csv; do cut -d, -f1-7 "$file"; done; } # without times
-diff <(columns outputs) <(columns plain)
+diff <(columns outputs) <(cd ../plain && columns outputs)
 cat slurm.csv
 echo "--- equal to the table and the metrics of the runs that were made locally"
