@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from .commands import command, summary, verbs
 from .commands._config_dir import FLAG, using_config_dir, without_config_dir
 from .commands._keys import Key
+from .engine import distributed
 from .engine.signals import Interrupted, Signals
 from .errors import LwbenchError, UsageError, nearest
 
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = second.exit_code
     except KeyboardInterrupt:
         code = 130
+    distributed.leave()
     try:
         sys.stdout.flush()
     except OSError:  # what an error left unprinted; at exit Python would end with 120
@@ -56,21 +58,30 @@ def _answered(arguments: list[str]) -> int:
             sys.stdout.flush()  # here, where a reader that has left is noticed
             return code
     except LwbenchError as error:
-        print(f"lwbench: {error}", file=sys.stderr)
+        _say(str(error))
         return error.exit_code
     except Interrupted as interruption:
         name = signal.Signals(interruption.signum).name
         state = "state saved" if interruption.saved else "ended"
-        print(f"lwbench: {name}: {state}; the same command continues", file=sys.stderr)
+        if distributed.current().leads:
+            _say(f"{name}: {state}; the same command continues")
         return interruption.exit_code
     except KeyboardInterrupt:
-        print("lwbench: interrupted", file=sys.stderr)
+        if distributed.current().leads:
+            _say("interrupted")
         return 130
     except BrokenPipeError:
         _discard_output()
         return 141
     except Exception as error:
         return _unexpected(error)
+
+
+def _say(message: str) -> None:
+    """Print a message; an empty one has been printed by another process of the training."""
+    ranks = distributed.current()
+    if message:
+        print(f"lwbench: {'' if ranks.leads else f'rank {ranks.rank}: '}{message}", file=sys.stderr)
 
 
 def _discard_output() -> None:
@@ -82,7 +93,7 @@ def _unexpected(error: Exception) -> int:
     with tempfile.NamedTemporaryFile("w", prefix="lwbench-", suffix=".log", delete=False) as file:
         traceback.print_exc(file=file)
     reason = (str(error).splitlines() or [""])[0][:200]
-    print(f"lwbench: {type(error).__name__}: {reason}\ntraceback: {file.name}", file=sys.stderr)
+    _say(f"{type(error).__name__}: {reason}\ntraceback: {file.name}")
     return 1
 
 
@@ -118,8 +129,10 @@ def _run(arguments: list[str]) -> int:
     if unknown := sorted(flags - set(module.FLAGS)):
         known = ", ".join([*module.FLAGS, FLAG, "--help"])
         raise UsageError(f"lwbench {verb} has no option {unknown[0]!r}; there is: {known}")
-    exit_code: int = module.run([a for a in rest if not a.startswith("-")], flags)
-    return exit_code
+    return distributed.as_rank(
+        lambda: module.run([a for a in rest if not a.startswith("-")], flags),
+        is_training=verb == "train" and not flags,
+    )
 
 
 def overview() -> str:

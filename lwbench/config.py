@@ -20,6 +20,7 @@ from .paths import conf_files, conf_folder, config_dir, set_name
 from .registry import DATASETS, MODELS, OPTIMIZERS, SCHEDULERS, Spec
 from .runs import network_file
 from .runs.cache import cached, digest
+from .runs.processes import with_images_per_process
 from .runs.runconfig import Overrides, RunConfig, override_key
 from .runs.teacher import with_teacher
 from .runs.weights_id import with_weights_id
@@ -264,7 +265,9 @@ def _composed(verb: str, overrides: Sequence[str]) -> tuple[dict[str, Any], dict
 def _run_config(
     overrides: Sequence[str], values: Mapping[str, Any], choices: Mapping[str, str]
 ) -> RunConfig:
-    config = RunConfig.of(with_teacher(with_weights_id(_completed(values))), choices)
+    config = RunConfig.of(
+        with_images_per_process(with_teacher(with_weights_id(_completed(values)))), choices
+    )
     config.check_effect(overrides)
     return config
 

@@ -29,6 +29,10 @@ class NonFiniteError(LwbenchError):
     """The training loss became NaN or infinite (exit code 1)."""
 
 
+class PeerLostError(LwbenchError):
+    """Another process of a training on several devices has died (exit code 1)."""
+
+
 def user_place(error: BaseException) -> str:
     """`my_net.py:12`, the innermost line of a network's file that an exception passed, or ""."""
     place = ""

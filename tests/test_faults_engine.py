@@ -294,7 +294,7 @@ def test_many_classes_cost_no_square_of_their_number_in_an_evaluation():
 
 
 def test_memory_that_batch_and_image_size_do_not_lower_is_named(job, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("lwbench.commands._training.LARGE_BYTES", 0)
+    monkeypatch.setattr("lwbench.commands._failures.LARGE_BYTES", 0)
 
     def without_memory(*_):
         raise MemoryError

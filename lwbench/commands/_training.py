@@ -2,14 +2,15 @@
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import Specs, specs
 from ..engine import threads
-from ..engine.signals import Interrupted
-from ..errors import LwbenchError, UsageError, plural, user_place
+from ..engine.distributed import current
+from ..errors import UsageError, plural
 from ..logs import EpochProgress, RunLog, console, gibibytes, log, metric, result_table
 from ..runs.directory import Run
 from ..runs.files import explained_writes
@@ -23,10 +24,11 @@ from ._building import (
     configured_data,
     device_name,
     measured_cost,
-    resolved_device,
     train_images_to_evaluate,
 )
+from ._failures import logged
 from ._images import check_finished
+from ._ranks import check_parts, described_ranks, device_of_rank, prepared_ranks
 from ._recipe import BuiltTeacher, built_teacher, recipe_lines
 from ._weights import initial_weights
 
@@ -36,9 +38,6 @@ if TYPE_CHECKING:
 
     from ..data.loader import Data
     from ..measure.complexity import Complexity
-
-
-LARGE_BYTES = 256 << 20  # of memory that neither batch nor image size lowers: worth a word
 
 
 @dataclass(frozen=True)
@@ -60,29 +59,49 @@ class Prepared:
 
 def train(config: RunConfig) -> Run:
     """Train as configured, or find the same run finished; print its result and return it."""
+    run, earlier = current().told(lambda: _found(config))
+    if earlier:
+        _print_result(run, earlier, "finished earlier")
+        return run
+    ready = _prepared(config)
+    with ExitStack() as held:
+        run, earlier = current().told(lambda: _claimed(run, config, ready, held))
+        if earlier:
+            _print_result(run, earlier, "finished by another process meanwhile")
+            return run
+        result = _recorded(run, ready)
+    _print_result(run, result, "finished")
+    return run
+
+
+def _found(config: RunConfig) -> tuple[Run, Result | None]:
+    """The directory to train in, and the result that is there already."""
     run = Run.for_training(config)
     check_unedited(run, config)
     if earlier := run.read_result():
         check_finished([(run, config)])
-        _print_result(run, earlier, "finished earlier")
-        return run
-    _check_writable(config.out)
-    ready = _prepared(config)
+    else:
+        _check_writable(config.out)
+    return run, earlier
+
+
+def _claimed(
+    run: Run, config: RunConfig, ready: Prepared, held: ExitStack
+) -> tuple[Run, Result | None]:
+    """Lock the directory until `held` is closed; return it, and the result that it got meanwhile.
+
+    Raises UsageError where another process writes it, or its images were others.
+    """
     if config.force and not is_same(run.environment().data, ready.images):
         run = run.following()  # an interrupted repetition is continued on its own images alone
-    with run.locked():
-        if earlier := run.read_result():
-            check_same_images(run, ready.images)
-            _print_result(run, earlier, "finished by another process meanwhile")
-            return run
-        if any(run.checkpoints.glob("*.pt")):  # else nothing was trained that could differ
-            check_same_images(run, ready.images)
-        if config.extend:
-            steps = ready.data.steps_per_epoch
-            extended(run, config, ready.images, steps, ready.groups.scheduler)
-        result = _recorded(run, ready)
-    _print_result(run, result, "finished")
-    return run
+    held.enter_context(run.locked())
+    earlier = run.read_result()
+    if earlier or any(run.checkpoints.glob("*.pt")):  # else nothing was trained that could differ
+        check_same_images(run, ready.images)
+    if config.extend and not earlier:
+        steps = ready.data.steps_per_epoch
+        extended(run, config, ready.images, steps, ready.groups.scheduler)
+    return run, earlier
 
 
 def _prepared(config: RunConfig) -> Prepared:
@@ -95,12 +114,13 @@ def _prepared(config: RunConfig) -> Prepared:
     from ..layers.accelerated import accelerate
     from ..measure.data_free import built
 
-    device = resolved_device(config.device)
+    device = device_of_rank(config.device)
     precision = resolved_precision(config.precision, device)
     allow(config.model.spec)  # a network in a file that this command names
     groups = specs(config)
     data = configured_data(config, groups.data, device)
     data.source.require_trainable()
+    check_parts(config, data)
     teacher = built_teacher(config, data, device)
     torch.manual_seed(config.seed)  # right before the weights are drawn
     model = built(lambda: groups.model.build(data.num_classes))
@@ -113,6 +133,7 @@ def _prepared(config: RunConfig) -> Prepared:
     if device.type == "cpu":  # after counting, before steps are timed to choose the threads
         accelerate(model)
         keep_freed_memory()
+    prepared_ranks(config, data)
     return Prepared(
         config,
         device,
@@ -134,20 +155,27 @@ def _recorded(run: Run, ready: Prepared) -> Result:
 
     from ..layers.accelerated import path
 
-    config = ready.config
-    with explained_writes(run.path):
-        run.write_config(config)
-        store_code(config.model.spec, run.path)
-        num_classes = ready.data.num_classes
-        how_many = threads.choose(run, config, ready.model, num_classes, ready.device)
-        run.record_start(
-            device=device_name(ready.device),
-            threads=torch.get_num_threads(),
-            convolutions=path(ready.model),
-            data=ready.images.model_dump(),
-        )
-    with RunLog(run.path / "train.log"):
-        _announce(run, ready, how_many)
+    config, ranks = ready.config, current()
+    recorded = ranks.told(lambda: run.environment().threads)
+    # timed by all ranks at the same time, as they will train
+    how_many = threads.choose(recorded, config, ready.model, ready.data.num_classes, ready.device)
+    how_many, chosen = ranks.told(lambda: (how_many, torch.get_num_threads()))
+    torch.set_num_threads(chosen)
+
+    def begin() -> None:
+        with explained_writes(run.path):
+            run.write_config(config)
+            store_code(config.model.spec, run.path)
+            run.record_start(
+                device=device_name(ready.device),
+                threads=chosen,
+                convolutions=path(ready.model),
+                data=ready.images.model_dump(),
+            )
+
+    ranks.told(begin)
+    with RunLog(run.path / "train.log") if ranks.leads else nullcontext():
+        _announce(run, ready, how_many + described_ranks(config))
         result = {
             "identity": run.identity,
             "model": config.model_name,
@@ -155,10 +183,11 @@ def _recorded(run: Run, ready: Prepared) -> Result:
             "seed": config.seed,
             "device": device_name(ready.device),
             "params": ready.cost.params,
-            **_logged(lambda: _trained(run, ready), run, config, ready.data.num_classes),
+            **logged(lambda: _trained(run, ready), run, config, ready.data.num_classes),
         }
-        with explained_writes(run.path):
-            run.write_result(result)
+        if ranks.leads:
+            with explained_writes(run.path):
+                run.write_result(result)
     return Result.model_validate(result)
 
 
@@ -168,9 +197,12 @@ def _trained(run: Run, ready: Prepared) -> dict[str, Any]:
     from ..engine.freezing import scale_last_layer
     from ..engine.inputs import Settings
     from ..engine.train import Training
+    from ..layers.norm_sync import synchronise
 
     config, model = ready.config, ready.model
     model.to(ready.device).to(memory_format=torch.channels_last)
+    if current().size > 1 and not config.local_batchnorm:
+        model = synchronise(model)  # its exchanges begin with the first step
     optimizer = ready.groups.optimizer.build(model)
     if config.head_lr_factor is not None:
         scale_last_layer(optimizer, model, ready.data.num_classes, config.head_lr_factor)
@@ -194,53 +226,10 @@ def _trained(run: Run, ready: Prepared) -> dict[str, Any]:
         device=ready.device,
         save_every=config.checkpoint.every,
         teacher=ready.teacher.configured(config) if ready.teacher else None,
+        ranks=current(),
     )
     with EpochProgress(config.epochs, ready.data.train_size) as progress:
         return training(progress)
-
-
-def _logged(
-    work: Callable[[], dict[str, Any]], run: Run, config: RunConfig, num_classes: int
-) -> dict[str, Any]:
-    """Call `work`; a failure leaves its traceback in the run's log and a line or two on screen."""
-    try:
-        return work()
-    except Interrupted as interruption:
-        log.info("interrupted by signal %d", interruption.signum)
-        raise
-    except LwbenchError as error:
-        log.error("%s", error, exc_info=True, extra={"on_screen": False})
-        raise
-    except Exception as error:
-        log.error("failed", exc_info=True, extra={"on_screen": False})
-        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
-        if place := user_place(error):
-            reason = f"{place}: {reason}"
-        if _is_out_of_memory(error):
-            reason = _out_of_memory(config, num_classes)
-        raise LwbenchError(f"{reason}\ntraceback: {run.path / 'train.log'}") from None
-
-
-def _out_of_memory(config: RunConfig, num_classes: int) -> str:
-    from ..engine.evaluate import confusion_bytes
-
-    reason = (
-        f"out of memory with batch_size={config.batch_size} and image_size={config.image_size}: "
-        "lower one of them"
-    )
-    if (matrices := confusion_bytes(num_classes)) > LARGE_BYTES:
-        reason += (
-            f"; the confusion matrices of {num_classes:,} classes take {gibibytes(matrices)} "
-            "whatever they are"
-        )
-    return reason
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    import torch
-
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or "can't allocate memory" in str(error)  # torch's allocator on CPUs
 
 
 def _check_writable(out: str) -> None:
@@ -258,7 +247,7 @@ def _announce(run: Run, ready: Prepared, how_many: str) -> None:
     from ..engine.evaluate import confusion_bytes
 
     matrices = confusion_bytes(data.num_classes)
-    expected = cost.training_bytes(config.batch_size) + data.nbytes + matrices
+    expected = cost.training_bytes(-(-config.batch_size // current().size)) + data.nbytes + matrices
     extra, more = recipe_lines(config, cost, ready.teacher)
     expected += extra
     # few sets have so many classes that it is worth a word

@@ -4,6 +4,7 @@ Small sets lie on the device as one uint8 tensor, large ones stream from files o
 augmentation are functions of (seed, epoch, image) in both cases, see `draws`.
 """
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -73,6 +74,7 @@ class Data:
         self.device = torch.empty(0, device=device).device
         self.dtype, self.workers = dtype, workers
         self.steps_per_epoch = len(self._train_bounds())
+        self._shared = (0, 1)  # this process among those that share every batch
         self._splits = {"train": self._place(train), "test": self._place(source.test)}
         kept = [t for s in self._splits.values() for t in (s.labels, s.images) if t is not None]
         self.nbytes = sum(t.nbytes for t in kept if t.device.type == self.device.type)
@@ -135,6 +137,38 @@ class Data:
         """Normalise and resize windows (B, W, W, 3) uint8 to the network's input."""
         return self._resized(self._normalised(windows))
 
+    def part(self, rank: int, size: int) -> "Data":
+        """The same set, of whose batches each has this rank's images of `size` ranks alone.
+
+        The ranks' images of a batch, one rank after the other, are those of the whole batch.
+        """
+        other = copy.copy(self)
+        other._shared = (rank, size)
+        return other
+
+    def smallest_part(self, size: int) -> int:
+        """The fewest images that one of `size` ranks has of a training batch."""
+        ranks = [self.part(rank, size) for rank in range(size)]
+        parts = [rank._own(bounds) for bounds in self._train_bounds()[-1:] for rank in ranks]
+        return min((last - first for first, last in parts), default=0)
+
+    def fill_packs(self) -> None:
+        """Decode the images of all packs that are not complete, before they are used."""
+        for split in self._splits.values():
+            if split.images is None and split.pack and split.pack.finished() is None:
+                rows = torch.arange(len(split)).split(self.batch_size)
+                for _ in split.pack.batches(rows, self._decoded):
+                    pass
+
+    def _own(self, bounds: tuple[int, int]) -> tuple[int, int]:
+        """This rank's images of a batch; pairs that are mixed stay together."""
+        first, last = bounds
+        rank, size = self._shared
+        unit = 2 if self.augment.mixes else 1
+        units = -(-(last - first) // unit)
+        low, high = (first + unit * (units * r // size) for r in (rank, rank + 1))
+        return low, min(high, last)
+
     def _train_bounds(self) -> list[tuple[int, int]]:
         firsts = list(range(0, self.train_size, self.batch_size))
         if not firsts:
@@ -168,6 +202,7 @@ class Data:
 
         `crop`: draws of resized crops, by which streamed images are cut to the window's size.
         """
+        bounds = [self._own(batch) for batch in bounds]
         place = "test" if name == "test" else "train"  # held-out images lie among those of training
         split = self._splits[place]
         if split.images is None and split.pack and (packed := split.pack.finished()) is not None:

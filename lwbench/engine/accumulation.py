@@ -37,6 +37,11 @@ class Cycles:
         last = self.images if behind >= self.batches else behind * self.batch_size
         return images / (last - first * self.batch_size)
 
+    def size(self, batch: int) -> int:
+        """Return the number of images in a batch, in all processes together."""
+        is_last = batch + 1 >= self.batches
+        return self.images - batch * self.batch_size if is_last else self.batch_size
+
     def steps(self, epochs_done: int, batches_done: int) -> int:
         """Return the optimizer steps in finished epochs and `batches_done` of the next one."""
         per_epoch = -(-self.batches // self.length)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .distributed import Ranks
 from .precision import Autocast
 
 
@@ -66,12 +67,14 @@ def evaluate(
     autocast: Autocast,
     after_batch: Callable[[], None] = lambda: None,
     probabilities: bool = False,
+    ranks: Ranks | None = None,
 ) -> Evaluation:
     """Evaluate `model` in eval mode on batches of images (N, C, H, W) and labels (N,).
 
     With fewer than five classes, top-5 is over all of them. `after_batch` is called after each
     batch and may raise. `probabilities`: also keep that of each predicted class. The model's mode
-    is restored.
+    is restored. `ranks`: the processes that have a part of each batch, possibly an empty one; the
+    figures are of all of them.
     """
     was_training = model.training
     # running statistics in batch norms, no dropout
@@ -79,9 +82,12 @@ def evaluate(
     sums: Tensor | None = None
     cells: list[Tensor] = []
     certain: list[Tensor] = []
-    count = 0
     try:
         for images, labels in batches:
+            if not len(labels):  # of a last batch with fewer images than ranks
+                cells.append(labels)
+                after_batch()
+                continue
             with autocast():
                 logits = model(images)
             # losses and rankings in float32, whatever the network computes in
@@ -97,18 +103,22 @@ def evaluate(
             # sums stay on the device: reading them would wait for it in every batch; in float64
             # they are exact enough not to depend on the batch size
             sums = batch if sums is None else sums + batch
-            count += len(labels)
             after_batch()
     finally:
         # `after_batch` may have raised; the network is saved and used again all the same
         model.train(was_training)
-    assert sums is not None, "an evaluation needs an image"
+    if sums is None:  # of a rank that had an image of no batch
+        sums = torch.zeros(3, dtype=torch.float64)
+    ranks = ranks or Ranks()
+    sums, found = ranks.add_up(sums.cpu()), ranks.joined(cells)
+    count = len(found)
+    assert count, "an evaluation needs an image"
     loss_sum, top1, top5 = sums.tolist()
     return Evaluation(
         loss=loss_sum / count,
         top1=100 * top1 / count,
         top5=100 * top5 / count,
-        cells=torch.cat(cells).cpu().numpy(),
+        cells=found.numpy(),
         num_classes=num_classes,
         probability=torch.cat(certain).cpu().numpy() if certain else None,
     )

@@ -29,6 +29,10 @@ class Batches(Protocol):
 
     def eval_batches(self, split: Split, most: int | None = None) -> Iterator[Batch]: ...
 
+    def part(self, rank: int, size: int) -> "Batches":
+        """The same set, of whose batches each has this rank's images of `size` ranks alone."""
+        ...
+
 
 class Progress(Protocol):
     """Where the engine reports to; see `logs.EpochProgress`."""

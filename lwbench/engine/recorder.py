@@ -95,6 +95,19 @@ class Recorder:
         return True
 
 
+class NoRecorder:
+    """In place of a `Recorder`, of the processes that do not write the run."""
+
+    def epoch(self, rows: Sequence[Row]) -> None: ...
+
+    def best(self, state: dict[str, Any]) -> None: ...
+
+    def checkpoint(self, state: dict[str, Any], **_: Any) -> bool:
+        return True
+
+    def finish(self, rows: Sequence[Row], arrays: Mapping[str, Arrays]) -> None: ...
+
+
 def _write_arrays(path: Path, arrays: Arrays) -> None:
     with replacing(path) as file:
         # arrays of objects would be pickled, and readers would have to allow that

@@ -89,8 +89,16 @@ class Signals:
         if self._timer is not None:
             self._timer.cancel()
 
-    def raise_if_received(self) -> None:
-        """Raise Interrupted if a signal was received; to be called between steps."""
-        if self._received:
+    @property
+    def received(self) -> int:
+        """The number of the first signal that was received, or 0."""
+        return self._received
+
+    def raise_if_received(self, signum: int | None = None) -> None:
+        """Raise Interrupted if a signal was received; to be called between steps.
+
+        `signum`: one that any process of the training has received, which then ends all of them.
+        """
+        if signum or self._received:
             self._stop_timer()
-            raise Interrupted(self._received, step_finished=True)
+            raise Interrupted(signum or self._received, step_finished=True)

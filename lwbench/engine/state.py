@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import DamagedError
 from ..runs.schema import Row
+from .distributed import Ranks
 from .step import TrainStep
 from .weights import load_weights
 
@@ -27,8 +28,18 @@ class Position:
     rows: list[Row] = field(default_factory=list)  # of metrics.csv
 
 
+OWN = (
+    "rng",
+    "cuda_rng",
+    "gradients",
+)  # of each rank; between two batches of a cycle gradients differ
+
+
 def captured(step: TrainStep, position: Position, device: torch.device) -> dict[str, Any]:
-    """Return the state as tensors and plain data, for `checkpoint.save`; tensors are not copied."""
+    """Return the state as tensors and plain data, for `checkpoint.save`; tensors are not copied.
+
+    To be called by all ranks; that of rank 0 has what differs between them, too.
+    """
     # the order of the data, its augmentation and the learning rate follow from the position
     sums = None if position.sums is None else position.sums.cpu()
     state = {
@@ -44,6 +55,9 @@ def captured(step: TrainStep, position: Position, device: torch.device) -> dict[
         state["ema"] = step.average.network.state_dict()
     if gradients := step.gradients(position.step):
         state["gradients"] = gradients
+    if step.ranks.size > 1:
+        own = {key: state[key] for key in OWN if key in state}
+        state["ranks"] = step.ranks.gathered(own)
     return state
 
 
@@ -52,6 +66,7 @@ def restored(state: dict[str, Any], path: Path, step: TrainStep, device: torch.d
 
     Raises UsageError for weights of another network, DamagedError for no state of a training.
     """
+    state = state | _own(state, step.ranks)
     load_weights(step.model, {"model": state.get("model")}, path)
     if step.average:
         load_weights(step.average.network, {"model": state.get("ema")}, path)
@@ -78,8 +93,23 @@ def restored(state: dict[str, Any], path: Path, step: TrainStep, device: torch.d
     return position
 
 
-def guarantee(device: torch.device, is_deformable: bool) -> str:
+def _own(state: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
+    """What a rank restores in place of rank 0's: its own random state and gradients."""
+    saved = state.get("ranks") or []
+    if len(saved) == ranks.size > 1:
+        return saved[ranks.rank]
+    # by another number of ranks: what they had summed up so far goes on in rank 0
+    parts = [part["gradients"] for part in saved if "gradients" in part]
+    own: dict[str, Any] = {"gradients": {}} if ranks.rank else {}
+    if parts and not ranks.rank:
+        own["gradients"] = {name: sum(part[name] for part in parts) for name in parts[0]}
+    return own | ({"rng": torch.get_rng_state()} if ranks.rank else {})
+
+
+def guarantee(device: torch.device, is_deformable: bool, ranks: Ranks | None = None) -> str:
     """Say what a resumed run has in common with an uninterrupted one."""
+    if ranks is not None and ranks.size > 1:
+        return f"{guarantee(device, is_deformable)}, if as many processes ({ranks.size}) resume it"
     # kernels of deformable layers on GPUs add atomically, in an order that varies
     is_exact = torch.backends.cudnn.deterministic and not is_deformable
     if device.type == "cpu" or is_exact:

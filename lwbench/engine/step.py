@@ -10,6 +10,7 @@ from .accumulation import Cycles
 from .averaging import WeightAverage
 from .cuda_graph import Capture, CudaCapture, GraphedStep
 from .distill import Teacher
+from .distributed import Ranks
 from .inputs import Settings
 from .optimizers import eager_step
 from .precision import autocast, compiled, resolved_precision
@@ -19,7 +20,8 @@ class TrainStep:
     """Trains `model` on one batch after another; the state that this changes lies here.
 
     `schedule`: from training progress (epochs, fractional within an epoch) to the learning rate;
-    `cycles`: after which batches the optimizer takes a step; `teacher`: of a distillation.
+    `cycles`: after which batches the optimizer takes a step; `teacher`: of a distillation;
+    `ranks`: the processes that compute a part of each batch.
     """
 
     def __init__(
@@ -32,9 +34,11 @@ class TrainStep:
         cycles: Cycles,
         device: torch.device,
         teacher: Teacher | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.settings, self.cycles, self.teacher = settings, cycles, teacher
+        self.ranks = ranks or Ranks()
         self.precision = resolved_precision(settings.precision, device)
         self.autocast = autocast(self.precision, device)
         # only fp16 has so small a range that gradients need scaling
@@ -51,6 +55,8 @@ class TrainStep:
     def _can_be_captured(self) -> bool:
         """Whether a step is the same kernels each time, without a look at a result."""
         is_plain = not (self.scaler.is_enabled() or self.settings.compile or self.teacher)
+        # exchanges with other ranks have not been tried in a graph
+        is_plain = is_plain and self.ranks.size == 1
         # other optimizers count their steps on the CPU
         is_sgd = type(self.optimizer) is torch.optim.SGD
         return is_plain and is_sgd and self.settings.accumulate == 1
@@ -71,11 +77,11 @@ class TrainStep:
     def __call__(self, images: Tensor, labels: Tensor, epoch: int, batch: int) -> Tensor:
         """Train on a batch; return its summed loss and correct predictions, shape (2,).
 
-        The optimizer takes its step after the last batch of a cycle. `epoch`, `batch`: the
-        position, from 0.
+        Given are this rank's images of the batch; the sums are of all ranks. The optimizer takes
+        its step after the last batch of a cycle. `epoch`, `batch`: the position, from 0.
         """
         if self.graph is None:
-            return self._computed(images, labels, epoch, batch)
+            return self.ranks.add_up(self._computed(images, labels, epoch, batch))
         self._set_rates(epoch, batch)
         sums = self.graph(images, labels)
         if self.average:
@@ -95,9 +101,11 @@ class TrainStep:
         if batch == self.cycles.first(batch):
             # freed rather than filled with zeros: the backward pass writes them anew
             self.optimizer.zero_grad(set_to_none=True)
+        # so that gradients of all ranks and batches add up to that of the mean
         share = self.cycles.share(batch, len(images))
         self.scaler.scale(loss if share == 1 else loss * share).backward()
         if self.cycles.ends_with(batch):
+            self.ranks.add_up_gradients(self.model.parameters())
             self._set_rates(epoch, batch)
             self._clip_and_step()
             if self.average:

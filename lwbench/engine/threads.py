@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from ..errors import plural
 from ..runs import machine
-from ..runs.directory import Run
 from ..runs.runconfig import RunConfig
 
 if TYPE_CHECKING:
@@ -122,16 +121,20 @@ def measured(model: "nn.Module", batch: tuple[int, ...], num_classes: int) -> di
 
 
 def choose(
-    run: Run, config: RunConfig, model: "nn.Module", num_classes: int, device: "torch.device"
+    recorded: int | None,
+    config: RunConfig,
+    model: "nn.Module",
+    num_classes: int,
+    device: "torch.device",
 ) -> str:
     """Set the number of CPU threads of a run before its first step; return a remark on it.
 
-    A resumed run keeps its number, since the last digits of sums depend on it. Otherwise it is the
-    configured one, or, with threads=auto, the faster of one thread and all.
+    A resumed run keeps its number (`recorded`), since the last digits of sums depend on it.
+    Otherwise it is the configured one, or, with threads=auto, the faster of one thread and all.
     """
     import torch
 
-    if recorded := run.environment().threads:
+    if recorded:
         torch.set_num_threads(recorded)
         return f", {plural(recorded, 'thread')} as before"
     if config.threads != "auto":

@@ -17,12 +17,13 @@ from ..runs.schema import Row
 from . import checkpoint, state
 from .accumulation import Cycles
 from .distill import Teacher
+from .distributed import Ranks
 from .evaluate import Evaluation, evaluate
 from .freezing import train_mode
 from .inputs import Batches, Progress, Settings, Split
 from .load import LoadWatch
 from .offsets import is_deformable, offset_arrays, offset_statistics
-from .recorder import Arrays, Recorder
+from .recorder import Arrays, NoRecorder, Recorder
 from .result import figures, held_out_figures
 from .signals import Interrupted, Signals
 from .state import Position
@@ -38,7 +39,8 @@ class Training:
     """Trains `model` on `data` and records it in `run`, from its last checkpoint on.
 
     `schedule`: from training progress (epochs, fractional within an epoch) to the learning rate;
-    `save_every`: seconds between two checkpoints within an epoch; `teacher`: of a distillation.
+    `save_every`: seconds between two checkpoints within an epoch; `teacher`: of a distillation;
+    `ranks`: the processes that train together, of which each calls this with the whole `data`.
     """
 
     def __init__(
@@ -53,8 +55,13 @@ class Training:
         device: torch.device,
         save_every: float = 300.0,
         teacher: Teacher | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
-        self.model, self.data = model, data
+        self.ranks = ranks = ranks or Ranks()
+        self.model, self.data, self._whole = model, data, data
+        if ranks.size > 1:
+            self.data = data.part(ranks.rank, ranks.size)
+            ranks.equalise(model.state_dict().values())
         self.run, self.settings, self.device = run, settings, device
         self.step = TrainStep(
             model,
@@ -69,10 +76,11 @@ class Training:
             ),
             device=device,
             teacher=teacher,
+            ranks=ranks,
         )
         self.is_deformable = is_deformable(model)
         self.at = Position()
-        self._recorder = Recorder(run)
+        self._recorder = Recorder(run) if ranks.leads else NoRecorder()
         self._load = LoadWatch()
         self._signals = Signals()
         self._save_every, self._saved = save_every, time.monotonic()  # seconds
@@ -85,9 +93,9 @@ class Training:
         or SIGUSR1, with the state saved if a step was finished, and LwbenchError where the records
         cannot be completed.
         """
-        log.info("%s", state.guarantee(self.device, self.is_deformable))
+        log.info("%s", state.guarantee(self.device, self.is_deformable, self.ranks))
         self._resume()
-        with self._signals:
+        with self._signals, self.ranks.one_message():
             try:
                 while self.at.epoch < self.settings.epochs:
                     row = self._epoch(progress)
@@ -99,6 +107,7 @@ class Training:
                 # within a step weights and optimizer do not belong together
                 if interruption.step_finished:
                     interruption.saved = self._save()
+                    self.ranks.agreed(0)  # none ends before rank 0 has written
                 raise
 
     # an epoch
@@ -115,7 +124,7 @@ class Training:
         for images, labels in data.train_batches(at.epoch, at.step):
             at.sums += self.step(images, labels, at.epoch, at.step)
             at.step += 1
-            at.images += len(images)
+            at.images += self.step.cycles.size(at.step - 1)
             at.train_seconds = before + time.monotonic() - begin
             progress.images_done(at.images)
             # reading a value waits for the device, which costs nothing on CPUs only
@@ -161,25 +170,31 @@ class Training:
             row |= {"offset_mean": mean, "offset_max": largest}
 
     def _between_steps(self) -> None:
+        is_due = time.monotonic() - self._saved >= self._save_every
+        # all ranks stop, or save, after the same step
+        signum, is_due_now = self.ranks.agreed(self._signals.received, is_due)
         # raised here alone, where weights, optimizer and position belong together
-        self._signals.raise_if_received()
-        if time.monotonic() - self._saved >= self._save_every:
+        self._signals.raise_if_received(signum)
+        if is_due_now:
             self._save()
 
     def _evaluate(
         self, split: Split, most: int | None = None, model: nn.Module | None = None
     ) -> Evaluation:
+        model = model or self.step.delivered
+        self.ranks.equalise(model.buffers())  # local batch norm has other statistics in each rank
         return evaluate(
             # not compiled: compiling for evaluation would take longer than it saves
-            model or self.step.delivered,
+            model,
             self.data.eval_batches(split, most),
             self.data.num_classes,
             autocast=self.step.autocast,
             after_batch=self._between_steps,
+            ranks=self.ranks,
         )
 
     def _test_images(self, count: int) -> Tensor:
-        return next(iter(self.data.eval_batches("test")))[0][:count]
+        return next(iter(self._whole.eval_batches("test")))[0][:count]  # whole in every rank
 
     # records
 
@@ -206,9 +221,8 @@ class Training:
             "test": test.confusion,
             "class_names": np.array(self.data.class_names, dtype=np.str_),
         }
-        train_evaluated = self.data.train_size
-        if (most := self.settings.train_evaluated) is not None:
-            train_evaluated = min(most, train_evaluated)
+        most, size = self.settings.train_evaluated, self.data.train_size
+        train_evaluated = size if most is None else min(most, size)
         if train_evaluated:
             confusion["train"] = self._evaluate("train", train_evaluated).confusion
         arrays: dict[str, Arrays] = {"confusion": confusion}
@@ -268,7 +282,8 @@ class Training:
     def _resume(self) -> None:
         """Continue from the last checkpoint, if there is one."""
         path = self.run.checkpoints / "last.pt"
-        content = checkpoint.load_newest(path, path.with_name("previous.pt"))
+        previous = path.with_name("previous.pt")
+        content = self.ranks.told(lambda: checkpoint.load_newest(path, previous))
         if content is None:
             return
         self.at = state.restored(content, path, self.step, self.device)

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as global_hooks
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import native, norm_cpu
 
@@ -137,11 +138,11 @@ def _computed(norm: nn.BatchNorm2d, activation: str, x: Tensor) -> Tensor | None
     kernel = norm_cpu.compiled(activation, x.dtype)
     if kernel is None:
         return None
-    options = (activation, running or None, _momentum(norm), norm.eps)
+    options = (activation, running or None, counted_momentum(norm), norm.eps)
     return NormFunction.apply(x, weight, bias, options)
 
 
-def _momentum(norm: nn.BatchNorm2d) -> float:
+def counted_momentum(norm: _BatchNorm) -> float:
     """Count the batch, and return the weight of its statistics in the running ones."""
     if norm.track_running_stats and norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)

@@ -19,6 +19,7 @@ OFF_AT_ONE = {"accumulate", "eval_every"}
 # Keys that have no effect while another one is switched off
 NEEDS = {
     "distillation": "teacher",
+    "images_per_process": "local_batchnorm",
     "data.augment.crop_ratio": "data.augment.crop_scale",
     "data.augment.rand_magnitude": "data.augment.rand_augment",
 }

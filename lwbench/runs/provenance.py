@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 
 from ..paths import config_dir
+from .processes import this_place
 from .schema import Start
 
 LIBRARIES = ("lwbench", "torch", "torchvision", "numpy", "hydra-core", "thop")
@@ -39,6 +40,7 @@ def this_start(
         device=device,
         threads=threads,
         convolutions=convolutions,
+        processes=this_place().size,
         epochs=0,
         steps=0,
     )
@@ -70,7 +72,12 @@ def _comparable(start: Start) -> dict[str, str | None]:
     facts = {"revision": revision_text(start)}
     # a library that was not installed then is compared with nothing
     facts |= dict(start.versions)
-    return facts | {"device": start.device, "convolutions": start.convolutions}
+    processes = str(start.processes) if start.processes else None
+    return facts | {
+        "device": start.device,
+        "convolutions": start.convolutions,
+        "processes": processes,
+    }
 
 
 def revision_text(start: Start) -> str | None:

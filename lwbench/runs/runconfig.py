@@ -110,7 +110,8 @@ class RunConfig(_Keys):
     the weights. `eval_every`: epochs from one evaluation to the next. `teacher`: a run's directory.
     `weights`: where the initial weights are; `weights_id`: what they are, see `runs.weights_id`.
     `freeze`: patterns of names of parameters that are not trained. `head_lr_factor`: a multiple of
-    the learning rate, for the last layer.
+    the learning rate, for the last layer. `local_batchnorm`: whether each process of a training on
+    several devices normalises by its own images; `images_per_process`: their number, filled in.
     """
 
     seed: Seed = 0
@@ -140,6 +141,8 @@ class RunConfig(_Keys):
     weights_partial: bool = False
     freeze: str | list[str] | None = None
     head_lr_factor: PositiveFloat | None = None
+    local_batchnorm: bool = False
+    images_per_process: PositiveInt | None = None
     model: Group
     data: Group
     optimizer: Group

@@ -148,6 +148,7 @@ class Start(_Lenient):
     device: Text | None = None
     threads: Threads | None = None
     convolutions: Text | None = None  # "library" or a compiler and its version: layers.accelerated
+    processes: Positive | None = None  # that trained together; each had a part of every batch
     cuda_graph: bool | None = None  # whether steps were replayed; None on CPUs
     epochs: Count | None = None
     steps: Count | None = None
