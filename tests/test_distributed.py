@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from test_interruption import assert_equal_runs
+from test_interruption import assert_equal_runs, plain
 from test_train import Silent
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
