@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...errors import UsageError, shown
 from ..listing import Listing, Row, listed
@@ -228,7 +228,8 @@ def _of_devkit(file: Path, truth: bytes, meta: bytes) -> Labels:
     from scipy.io import loadmat
 
     try:
-        synsets = loadmat(BytesIO(meta), squeeze_me=True)["synsets"]  # type: ignore[arg-type]
+        file_like: Any = BytesIO(meta)  # scipy's stubs know paths only
+        synsets = loadmat(file_like, squeeze_me=True)["synsets"]
         wnid_of = {int(number): str(wnid) for number, wnid, *_ in synsets.tolist()}
         wnids = [wnid_of[int(line)] for line in truth.split()]
     except Exception as error:  # loadmat raises nearly anything on damaged input
