@@ -97,6 +97,28 @@ def test_pixels_equal_timms_pipeline_exactly(name, folder):
     assert ours(folder, steps.transform(), 224).equal(expected)
 
 
+@pytest.mark.parametrize("place", ["imagenet/val", "caltech256/256_ObjectCategories"])
+def test_pixels_of_real_photographs_equal_those_of_the_weights_own_pipeline(place):
+    root = Path(__file__).parents[2] / "shared" / "data" / place
+    if not root.is_dir():
+        pytest.skip(f"no photographs at {root}")
+    paths = [path for path, _ in ImageFolder(root).samples][::13][:30]
+    theirs = peers.MobileNet_V2_Weights.IMAGENET1K_V2.transforms()  # on Pillow's images
+    expected = torch.stack([theirs(Image.open(path).convert("RGB")) for path in paths])
+    steps = Steps(resize=232, crop=224, interpolation="bilinear", mean=MEAN, std=STD)
+    labels = torch.zeros(len(paths), dtype=torch.long)
+    found = preprocessed(
+        paths,
+        labels,
+        steps.transform(),
+        size=224,
+        batch_size=7,
+        workers=2,
+        device=torch.device("cpu"),
+    )
+    assert torch.cat([images for images, _ in found]).equal(expected)
+
+
 def test_without_antialias_pixels_differ_from_pillows(folder):
     image = opened(next((folder / "val").rglob("3.JPEG")))
     with_it, without = (

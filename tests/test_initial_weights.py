@@ -1,11 +1,15 @@
 """`weights=`: files, runs and public tags; whose names fit; what fine-tuning trains."""
 
 import hashlib
+import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from test_interruption import assert_equal_runs
 from test_models_peers import weighted
 from torch import nn
 from torchvision import models as peers
@@ -16,6 +20,7 @@ from lwbench.config import train_config, train_configs
 from lwbench.engine.freezing import freeze, last_layer, scale_last_layer, train_mode
 from lwbench.engine.weights import read
 from lwbench.errors import DamagedError, LwbenchError, UsageError
+from lwbench.logs import EpochProgress
 from lwbench.models.public import public_weights
 from lwbench.registry import MODELS, OPTIMIZERS
 
@@ -349,3 +354,29 @@ def test_a_fine_tuned_run_starts_from_the_weights_and_leaves_frozen_ones(tmp_pat
             if not name.startswith("classifier")}  # fmt: skip
     assert {name for name in state if name.startswith("stem.")} <= kept
     assert "blocks.3.project.conv.weight" not in kept
+
+
+def test_a_fine_tuned_run_that_is_interrupted_equals_an_uninterrupted_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    torch.save(spec("mobilenetv2", width=0.1).build(7).state_dict(), "x.pt")
+    command = ["train", "model=mobilenetv2", "model.width=0.1", "weights=x.pt", "freeze=stem.*"]
+    command += ["head_lr_factor=10", "epochs=2", "image_size=8", "device=cpu", "batch_size=512"]
+    command += ["threads=1"]
+    assert main([*command, "out=whole"]) == 0
+    steps = []
+
+    def ends_the_fourth_step(self, images):
+        steps.append(images)
+        if len(steps) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EpochProgress, "images_done", ends_the_fourth_step)
+        assert main([*command, "out=cut"]) == 128 + signal.SIGTERM
+    assert main([*command, "out=cut"]) == 0
+    whole, cut = (
+        next(tmp_path.glob(f"{out}/*/*/*/result.json")).parent for out in ("whole", "cut")
+    )
+    assert len(json.loads((cut / "env.json").read_text())["starts"]) == 2
+    assert_equal_runs(whole, cut)
