@@ -31,7 +31,7 @@ class Ending:
 
     def __init__(self, place: Place, store: Any) -> None:
         self._place, self._store = place, store
-        self._is_settled = False
+        self._has_exchanged = False
         if store is not None:
             store.set(f"process/{place.rank}", f"{platform.node()}\n{os.getpid()}")
 
@@ -48,9 +48,9 @@ class Ending:
                 raise SilentError(1) from None  # torchrun ends the others once one has failed
             raise
         except Exception as error:
-            if not self._is_settled:
-                self._is_settled = True
-                self._settle(error)
+            if not self._has_exchanged:
+                self._has_exchanged = True
+                self._exchange_reasons(error)
             raise
 
     def _others_failed(self) -> bool:
@@ -62,7 +62,7 @@ class Ending:
             )
         return False
 
-    def _settle(self, error: Exception) -> None:
+    def _exchange_reasons(self, error: Exception) -> None:
         """Exchange the reasons; return if this rank's error is the one to be shown."""
         is_lost = isinstance(error, PeerLostError) or _is_connection(error)
         try:
