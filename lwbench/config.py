@@ -455,7 +455,7 @@ def _explained(verb: str, overrides: Sequence[str], error: Exception) -> UsageEr
 
 def _unreadable(override: str) -> UsageError:
     hint = "overrides are written key=value"
-    if "=" in override:
+    if "=" in override and override.isprintable():
         key, _, value = override.partition("=")
         quoted = shlex.quote(f'{key}="{value}"')
         hint += f"; a value with special characters is quoted: {quoted}"

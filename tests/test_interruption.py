@@ -98,7 +98,7 @@ class KillInEvaluation(Blobs):
 @pytest.mark.parametrize("evaluation", [1, 3, 7, 8])
 def test_told_to_end_in_an_evaluation_and_resumed_equals_uninterrupted(whole, tmp_path, evaluation):
     cut = training(tmp_path)
-    cut.data = KillInEvaluation(signal.SIGTERM, evaluation)
+    cut.data = cut._whole = KillInEvaluation(signal.SIGTERM, evaluation)
     with pytest.raises(Interrupted) as interruption:
         cut(Silent())
     assert interruption.value.saved

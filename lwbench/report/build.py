@@ -190,9 +190,9 @@ class Views:
 
     def pictures(self) -> Iterator[tuple[RunView, Picture]]:
         """The pictures of the newest run of every configuration, newest first."""
-        from . import drawings
-
         for record in (group[0] for group in by_identity(self.newest).values()):
+            from . import drawings  # imports matplotlib, which a page without runs does not need
+
             yield from ((self(record), picture) for picture in drawings.of_run(record))
 
 
