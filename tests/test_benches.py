@@ -10,7 +10,11 @@ import pytest
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 FACTS = {"bench", "case", "peer", "ratio", "runs", "spread", "cpu"}
-SLOW = {"startup", "report"}  # start a dozen processes that load torch, or count every network
+SLOW = {
+    "startup",
+    "report",
+    "epoch",
+}  # start a dozen processes that load torch, or count every network
 PAGE = (SCRIPTS.parent / "docs" / "performance.md").read_text(encoding="utf-8")
 
 

@@ -526,6 +526,7 @@ def test_an_agreeing_kernel_is_used_without_a_warning(monkeypatch) -> None:
     deform_triton.works.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.environ.get(INTERPRETED) == "1", reason="already inside")
 def test_the_fused_kernels_tests_pass_under_tritons_interpreter() -> None:
     # in a process of its own: Triton's library is interpreted only if told before its import

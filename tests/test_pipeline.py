@@ -375,6 +375,7 @@ def test_a_read_that_hangs_is_a_named_error(photos, monkeypatch):
         release.set()
 
 
+@pytest.mark.slow
 def test_threads_end_when_an_epoch_is_left_early(photos):
     before = threading.active_count()
     batches = data(photo_source(photos), image_size=24, batch_size=2, workers=3).train_batches(0)

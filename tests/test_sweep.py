@@ -176,6 +176,7 @@ def test_a_forced_sweep_that_was_killed_continues(tmp_path):
     assert not list(tmp_path.glob("outputs/.forced*"))
 
 
+@pytest.mark.slow
 def test_a_forced_job_that_dies_writes_to_its_own_log_and_is_made_again(tmp_path):
     assert sweep("seed=1,2", cwd=tmp_path).returncode == 0
     logs = {path: path.read_text() for path in tmp_path.glob("outputs/digits/mb0/*/train.log")}
