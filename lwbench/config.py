@@ -68,9 +68,11 @@ def train_config(overrides: Sequence[str]) -> RunConfig:
 def train_configs(requests: Iterable[Overrides]) -> dict[Overrides, RunConfig]:
     """`train_config` of many overrides, composed once per state of the configuration files.
 
-    Results are cached on disk. Raises UsageError for the first request that cannot be composed.
+    Requests that differ in `seed` and `out` alone are composed once. Results are cached on disk.
+    Raises UsageError for the first request that cannot be composed.
     """
-    by_key = {_cache_key(request): request for request in requests}
+    divided = {request: _divided(request) for request in requests}
+    by_key = {_cache_key(base): base for base, _ in divided.values()}
 
     def make(keys: list[str]) -> dict[str, tuple[dict[str, Any], dict[str, str]]]:
         with _hydra():
@@ -82,7 +84,25 @@ def train_configs(requests: Iterable[Overrides]) -> dict[Overrides, RunConfig]:
     version = digest(files, ("hydra-core", "omegaconf", "lwbench"))
     found = cached("runs", version, by_key, make)
     # a network's file, a teacher or weights may change while files of configuration stay the same
-    return {request: _run_config(request, *found[key]) for key, request in by_key.items()}
+    bases = {base: _run_config(base, *found[key]) for key, base in by_key.items()}
+    return {
+        request: bases[base].changed(changes) if changes else bases[base]
+        for request, (base, changes) in divided.items()
+    }
+
+
+def _divided(request: Overrides) -> tuple[Overrides, dict[str, Any]]:
+    """The overrides that must be composed, and the values of `seed` and `out`."""
+    base, changes = [], dict[str, Any]()
+    for override in request:
+        key, _, value = override.partition("=")
+        if key == "seed" and re.fullmatch(r"0|[1-9]\d{0,8}", value):
+            changes[key] = int(value)
+        elif key == "out" and value:
+            changes[key] = _text(value)
+        else:
+            base.append(override)
+    return tuple(base), changes
 
 
 def command_values(

@@ -3,7 +3,8 @@
     python scripts/time_plan.py [--seeds 25,50,100]
 
 No run is trained: a tenth of them gets a made-up result, in a temporary folder. Prints a line per
-number of seeds, so that growth can be seen to be linear.
+number of seeds, so that growth can be seen to be linear: wall time, and processor time in brackets.
+Configurations are composed anew for the first number only, as a user's first command does.
 """
 
 import argparse
@@ -12,7 +13,9 @@ import io
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from lwbench.cli import main
 from lwbench.commands._launching import planned_runs
@@ -45,18 +48,33 @@ def finish(run, config) -> None:
     run.write_result(result)
 
 
-def timed(*arguments: str) -> float:
-    """Seconds that a command takes. Raises SystemExit where it fails."""
-    begin = time.perf_counter()
+class Seconds(NamedTuple):
+    """What a step takes."""
+
+    wall: float
+    processor: float
+
+    def __str__(self) -> str:
+        return f"{self.wall:.1f} s ({self.processor:.1f})"
+
+
+def timed(work: Callable[[], object]) -> Seconds:
+    """What `work` takes."""
+    wall, processor = time.perf_counter(), time.process_time()
+    work()
+    return Seconds(time.perf_counter() - wall, time.process_time() - processor)
+
+
+def lwbench(*arguments: str) -> None:
+    """Run a command without its output. Raises SystemExit where it fails."""
     with contextlib.redirect_stdout(io.StringIO()):
         code = main(arguments)
     if code:
         raise SystemExit(f"lwbench {' '.join(arguments)} ended with {code}")
-    return time.perf_counter() - begin
 
 
-def measured(seeds: int) -> dict[str, float]:
-    """Seconds of each step with `seeds` seeds of every row, in the working folder."""
+def measured(seeds: int) -> dict[str, Seconds]:
+    """What each step takes with `seeds` seeds of every row, in the working folder."""
     out = f"out=o{seeds}"
     requests = [
         ("model=mb0", "data=digits", f"optimizer.lr=0.{n:03}", out, f"seed={seed}")
@@ -67,13 +85,14 @@ def measured(seeds: int) -> dict[str, float]:
     for job in jobs[::10]:
         finish(job.run, job.config)
     study = ("reproduce", "table=mine.yaml", f"seeds={seeds}", out)
-    took = {"plan": timed(*study, "dry_run=true")}
-    took["submit, dry, and table"] = timed(*study, "launcher=slurm", "launcher.dry_run=true")
-    begin = time.perf_counter()
-    slurm_jobs.states(jobs, Path(f"o{seeds}", ".slurm").absolute(), must_ask=False)
-    took["states"] = time.perf_counter() - begin
-    took["table"] = timed("table", "table=mine.yaml", out)
-    return took
+    root = Path(f"o{seeds}", ".slurm").absolute()
+    dry = ("launcher=slurm", "launcher.dry_run=true")
+    return {
+        "plan": timed(lambda: lwbench(*study, "dry_run=true")),
+        "submit, dry, and table": timed(lambda: lwbench(*study, *dry)),
+        "states": timed(lambda: slurm_jobs.states(jobs, root, must_ask=False)),
+        "table": timed(lambda: lwbench("table", "table=mine.yaml", out)),
+    }
 
 
 if __name__ == "__main__":
@@ -82,8 +101,10 @@ if __name__ == "__main__":
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
+        os.environ["XDG_CACHE_HOME"] = folder  # nothing is composed yet
         table(Path("mine.yaml"))
         for seeds in map(int, asked.seeds.split(",")):
             took = measured(seeds)
-            parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in took.items())
-            print(f"{ROWS * seeds:,} runs: {sum(took.values()):.1f} s: {parts}", flush=True)
+            parts = ", ".join(f"{name} {seconds}" for name, seconds in took.items())
+            total = Seconds(*map(sum, zip(*took.values(), strict=True)))
+            print(f"{ROWS * seeds:,} runs: {total}: {parts}", flush=True)

@@ -1,6 +1,5 @@
 """The group `launcher` of `train -m` and `reproduce`: how planned runs are made."""
 
-import re
 from collections.abc import Callable, Sequence
 
 import yaml
@@ -59,16 +58,6 @@ def _elsewhere(chosen: Slurm | Ray, jobs: Sequence[PlannedRun]) -> list[local.Fa
 
 
 def planned_runs(requests: Sequence[Overrides]) -> list[PlannedRun]:
-    """Overrides as runs. Those that differ in their last word, `seed=<n>`, are composed once."""
-    split = [_without_seed(request) for request in requests]
-    configs = train_configs(list(dict.fromkeys(base for base, _ in split)))
-    return [
-        PlannedRun(request, configs[base] if seed is None else configs[base].changed(seed))
-        for request, (base, seed) in zip(requests, split, strict=True)
-    ]
-
-
-def _without_seed(request: Overrides) -> tuple[Overrides, dict[str, int] | None]:
-    if request and (found := re.fullmatch(r"seed=(0|[1-9]\d{0,8})", request[-1])):
-        return request[:-1], {"seed": int(found[1])}
-    return request, None
+    """Overrides as runs. Raises UsageError for the first one that is wrong."""
+    configs = train_configs(requests)
+    return [PlannedRun(request, configs[request]) for request in requests]

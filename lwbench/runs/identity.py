@@ -1,6 +1,7 @@
 """Which keys of a configuration can change the result, and so are part of a run's identity."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 # Keys that cannot change the result, or that stand beside the identity in the directory's name
@@ -36,6 +37,7 @@ def identifying_keys(flat: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=4096)  # asked of each key of every planned run
 def is_identifying(key: str) -> bool:
     """Whether a dotted key can change the result."""
     return not any(_is_within(key, name) for name in NOT_IDENTIFYING)

@@ -158,12 +158,15 @@ def _estimate(config: RunConfig, took: Mapping[tuple[Any, ...], float]) -> tuple
 def _seconds_per_epoch(records: Sequence[Record]) -> dict[tuple[Any, ...], float]:
     """The newest run's seconds per epoch by (data, image size, model) and by (data, image size)."""
     took: dict[tuple[Any, ...], float] = {}
+    sizes: dict[str, int] = {}  # by identity: reading the file of each of many runs takes long
     for record in sorted(records, key=lambda r: (not r.is_archived, *r.order)):
         result = record.result
-        try:
-            place = (result.data, record.config.image_size)
-        except UsageError:
-            continue
+        if result.identity not in sizes:
+            try:
+                sizes[result.identity] = record.config.image_size
+            except UsageError:
+                continue
+        place = (result.data, sizes[result.identity])
         took[place] = took[*place, result.model] = result.seconds / result.epochs
     return took
 
