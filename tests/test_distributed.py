@@ -144,7 +144,9 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "size", [2, pytest.param(4, marks=(pytest.mark.slow, pytest.mark.cluster))]
+)
 def test_ranks_train_as_one_process_does(tmp_path, source, size, settings):
     one = training(tmp_path / "one", source, **settings)(Silent())
 
@@ -426,6 +428,7 @@ def wait_for_checkpoint(out):
 
 
 @pytest.mark.slow
+@pytest.mark.cluster
 def test_torchrun_loses_a_rank_is_told_to_stop_and_finishes_as_if_undisturbed(tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     first = torchrun(tmp_path, whole)

@@ -3,14 +3,16 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import Future
 
 import pytest
 
+from lwbench import config
 from lwbench.cli import main
 from lwbench.commands._launching import divided, maker, planned_runs
 from lwbench.errors import LwbenchError, UsageError
 from lwbench.runs.directory import Run
-from lwbench.sweeps import slurm, slurm_jobs, study_file
+from lwbench.sweeps import ray_tasks, slurm, slurm_jobs, study_file
 from lwbench.sweeps.launchers import LOCAL
 
 TINY = ("model=mb0", "epochs=1", "batch_size=512")
@@ -78,16 +80,24 @@ def test_a_launcher_has_no_effect_on_a_single_run(capsys):
     assert "-m makes a sweep" in capsys.readouterr().err
 
 
-def test_seeds_are_composed_once_and_named_as_before(monkeypatch):
+def test_seeds_and_folders_are_composed_once_and_named_as_before(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     calls = []
-    whole = planned_runs([(*TINY, "seed=7")])[0].config
-    monkeypatch.setattr(
-        "lwbench.commands._launching.train_configs",
-        lambda requests: calls.append(requests) or {TINY: whole},
-    )
-    found = planned_runs([(*TINY, f"seed={seed}") for seed in range(3)])
-    assert [job.config.seed for job in found] == [0, 1, 2] and calls == [[TINY]]
+
+    def composed(verb, overrides):
+        calls.append(overrides)
+        return compose(verb, overrides)
+
+    compose = config._composed
+    monkeypatch.setattr(config, "_composed", composed)
+    found = planned_runs([(*TINY, f"seed={n}", f"out=o{n}") for n in range(3)])
+    assert [(job.config.seed, job.config.out) for job in found] == [(0, "o0"), (1, "o1"), (2, "o2")]
+    assert calls == [TINY]
+    whole = config.train_config([*TINY, "seed=2", "out=o2"])
+    assert found[2].config.values == whole.values
     assert {job.config.identity for job in found} == {whole.identity}
+    with pytest.raises(UsageError, match="seed"):
+        planned_runs([(*TINY, "seed=-1")])
 
 
 def test_runs_share_each_gpu_as_configured(monkeypatch):
@@ -177,6 +187,27 @@ def test_the_script_makes_its_lines_and_requeues_after_75_within_a_bound(cluster
     assert len(batch(cluster, 75, SLURM_RESTART_COUNT="50")[1]) == 1
     (cluster / "ran").unlink()
     assert batch(cluster, 1)[0] == 1
+
+
+# Ray
+
+
+def test_what_became_of_rays_tasks_is_said_as_they_end(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    made, lost, failed, silent = jobs(4)
+    made.run.path.mkdir(parents=True)
+    made.run.write_result(RESULT)
+    tasks = {Future(): job for job in (made, lost, failed, silent)}
+    for task, end in zip(
+        tasks, (None, OSError("a node died\nand more"), "no data", ""), strict=True
+    ):
+        task.set_exception(end) if isinstance(end, OSError) else task.set_result(end)
+    failures = ray_tasks._watched(tasks)
+    assert {failure.job: failure.reason for failure in failures} == {
+        lost: "a node died", failed: "no data", silent: "ended without a result",
+    }  # fmt: skip
+    said = capsys.readouterr().out
+    assert f"finished: {made.command}" in said and "[4/4]" in said
 
 
 # workers

@@ -236,6 +236,26 @@ def test_the_number_of_workers_changes_nothing(photos, workers):
         assert torch.equal(images, wanted) and torch.equal(labels, others)
 
 
+def test_ranks_decode_their_own_images_alone_and_packs_with_the_threads_of_all(
+    photos, tmp_path, monkeypatch
+):
+    asked = []
+
+    def spied(batches, side, *, workers, **rest):
+        asked.append(([path for paths in batches for path in paths], workers))
+        return threads.decoded_batches(batches, side, workers=workers, **rest)
+
+    monkeypatch.setattr("lwbench.data.loader.decoded_batches", spied)
+    whole = data(photo_source(photos), image_size=24, workers=1)
+    seen = [len(list(d.train_batches(0))) for d in (whole, whole.part(0, 2), whole.part(1, 2))]
+    (every, _), (first, _), (second, _) = asked
+    assert seen == [3, 3, 3] and sorted(first + second) == sorted(every) and len(every) == 18
+    asked.clear()
+    packed = data(photo_source(photos, cache=str(tmp_path)), image_size=24, workers=1)
+    packed.part(0, 2).fill_packs(2)
+    assert [(len(paths), workers) for paths, workers in asked] == [(18, 2), (5, 2)]
+
+
 def test_a_packed_cache_gives_the_run_that_streaming_gives(photos, tmp_path):
     streamed, packed = photo_source(photos), packed_source(photos, cache=str(tmp_path))
     assert streamed.streaming and not packed.streaming

@@ -1,5 +1,7 @@
 """Searches with Optuna, on runs whose results are made up: no network is trained."""
 
+import json
+
 import pytest
 
 from lwbench.cli import main
@@ -23,6 +25,7 @@ def made(tmp_path, monkeypatch):
             rates.append(lr)
             job.run.path.mkdir(parents=True, exist_ok=True)
             row = {"epoch": 1, "validation_top1": 90 - 100 * abs(lr - 0.1), "test_top1": 1.0}
+            job.run.write_config(job.config)
             job.run.write_metrics([row])
             job.run.write_result({
                 "identity": job.run.identity, "model": "mb0", "data": "digits", "seed": 0,
@@ -51,6 +54,16 @@ def test_a_search_finds_the_best_value_and_says_what_it_was_chosen_on(made, caps
     best = min(made, key=lambda lr: abs(lr - 0.1))
     first = next(line for line in said.splitlines() if "optimizer.lr=" in line)
     assert f"optimizer.lr={best}" in first and "values were chosen on them" in said
+    assert main(["table", "runs=outputs"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    chosen = "chose values of optimizer.lr on held-out training images (val_top1): 6 cells"
+    assert f"Trials of a search, which {chosen}" in said
+    assert main(["table", "runs=outputs", "format=csv"]) == 0
+    assert '""keys"": [""optimizer.lr""]' in capsys.readouterr().out
+    assert main(["table", "runs=outputs", "format=json"]) == 0
+    cells = [cell for cell in json.loads(capsys.readouterr().out) if cell["column"] == "top1"]
+    search = {"objective": "val_top1", "keys": ["optimizer.lr"]}
+    assert [cell["search"] for cell in cells] == [search] * 6
 
 
 def test_an_interrupted_search_goes_on_with_the_same_values(made, tmp_path, monkeypatch):

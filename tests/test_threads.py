@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from lwbench.config import train_config
 from lwbench.engine import threads
 from lwbench.runs import machine
 from lwbench.sweeps import local
@@ -97,6 +98,19 @@ def test_a_system_without_affinity_and_cgroups_has_all_its_cores(host, monkeypat
 def test_runs_of_a_sweep_divide_the_cores_that_a_container_grants(host):
     host(cpus=64, files={"sys/fs/cgroup/cpu.max": "800000 100000\n"})
     assert [slot["OMP_NUM_THREADS"] for slot in local._slots(2)] == ["4", "4"]
+
+
+def test_processes_that_torchrun_starts_on_one_machine_divide_its_cores(host, monkeypatch):
+    config = train_config([])
+    assert config.num_workers == machine.usable_cores()
+    host(cpus=8)
+    numbers = {"RANK": 5, "WORLD_SIZE": 8, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 4, "GROUP_RANK": 1}
+    for name, number in numbers.items():
+        monkeypatch.setenv(name, str(number))
+    assert (machine.usable_cores(), config.num_workers) == (8, 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert decided() == SLEEP  # 16 threads for 8 cores
+    assert train_config(["workers=3"]).num_workers == 3
 
 
 # --- spinning or sleeping ------------------------------------------------------------------------

@@ -57,7 +57,8 @@ def prepared_ranks(config: RunConfig, data: "Data") -> None:
     """Decode what is packed, once on each machine, and give each process random numbers."""
     ranks = current()
     if ranks.size > 1:
-        ranks.once_per_machine("packs", data.fill_packs)
+        workers = config.num_workers * ranks.place.local_size  # the other processes wait
+        ranks.once_per_machine("packs", lambda: data.fill_packs(workers))
         ranks.reseed(config.seed)
 
 

@@ -152,12 +152,13 @@ class Data:
         parts = [rank._own(bounds) for bounds in self._train_bounds()[-1:] for rank in ranks]
         return min((last - first for first, last in parts), default=0)
 
-    def fill_packs(self) -> None:
-        """Decode the images of all packs that are not complete, before they are used."""
+    def fill_packs(self, workers: int) -> None:
+        """Decode the images of all packs that are not complete, in `workers` threads."""
+        decode = partial(self._decoded, workers=workers)
         for split in self._splits.values():
             if split.images is None and split.pack and split.pack.finished() is None:
                 rows = torch.arange(len(split)).split(self.batch_size)
-                for _ in split.pack.batches(rows, self._decoded):
+                for _ in split.pack.batches(rows, decode):
                     pass
 
     def _own(self, bounds: tuple[int, int]) -> tuple[int, int]:
@@ -237,12 +238,16 @@ class Data:
         return split.pack.batches(indices, self._decoded) if split.pack else self._decoded(names)
 
     def _decoded(
-        self, batches: Sequence[Paths], side: int | None = None, fits: Iterable[Fit] | None = None
+        self,
+        batches: Sequence[Paths],
+        side: int | None = None,
+        fits: Iterable[Fit] | None = None,
+        workers: int | None = None,
     ) -> Iterator[Tensor]:
         return decoded_batches(
             batches,
             side or self.source.stored,
-            workers=self.workers,
+            workers=self.workers if workers is None else workers,
             pinned=self.device.type == "cuda",
             fits=fits,
         )

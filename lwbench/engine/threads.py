@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import plural
 from ..runs import machine
+from ..runs.processes import own_cores, this_place
 from ..runs.runconfig import RunConfig
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def _each_thread_has_a_core(seconds: float = 0.1) -> bool:
     threads = _threads(default=len(cpus))
     if threads == 1:
         return True  # it waits for nobody
+    threads *= this_place().local_size  # torchrun's processes start together
     if threads > machine.usable_cores():
         return False  # a quota: spinning would use up the time that working threads need
     before = _busy_ticks(cpus)
@@ -103,7 +105,7 @@ def measured(model: "nn.Module", batch: tuple[int, ...], num_classes: int) -> di
     import torch
     import torch.nn.functional as F
 
-    every = min(torch.get_num_threads(), machine.usable_cores())
+    every = min(torch.get_num_threads(), own_cores())
     if every == 1:
         return {}
     twin = copy.deepcopy(model).to(memory_format=torch.channels_last).train()

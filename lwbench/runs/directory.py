@@ -20,7 +20,7 @@ from . import lease
 from .files import read_json, write_atomically, write_json
 from .provenance import this_start, utc_now
 from .runconfig import RunConfig
-from .schema import Environment, Images, Result, Row
+from .schema import Environment, Images, Result, Row, Search
 
 log = logging.getLogger("lwbench")
 
@@ -180,11 +180,13 @@ class Run:
 
         Earlier starts are dropped where no checkpoint is left: nothing of them is continued.
         """
-        before = self.environment().starts if any(self.checkpoints.glob("*.pt")) else ()
+        before = self.environment()
+        starts = before.starts if any(self.checkpoints.glob("*.pt")) else ()
         self._write_environment(
             Environment(
-                starts=(*before, this_start(device, threads, convolutions)),
+                starts=(*starts, this_start(device, threads, convolutions)),
                 data=Images.model_validate(data or {}),
+                search=before.search,
             )
         )
 
@@ -196,6 +198,10 @@ class Run:
         *before, last = environment.starts
         last = last.model_copy(update={"epochs": epochs, "steps": steps, "cuda_graph": cuda_graph})
         self._write_environment(environment.model_copy(update={"starts": (*before, last)}))
+
+    def record_search(self, search: Search) -> None:
+        """Record that the run is a trial of a search, which tables say of it."""
+        self._write_environment(self.environment().model_copy(update={"search": search}))
 
     def environment(self) -> Environment:
         """Return the starts and the images of the run.

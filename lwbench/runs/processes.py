@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UsageError
+from . import machine
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ def this_place() -> Place:
     except (KeyError, ValueError):
         return Place()
     return place if place.size > 1 else Place()
+
+
+def own_cores() -> int:
+    """Cores for this process, at least 1: its share of those of the processes on this machine."""
+    return max(1, machine.usable_cores() // this_place().local_size)
 
 
 def with_images_per_process(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from pydantic import (
 
 from ..errors import UsageError, explained, nearest
 from .identity import identifying_keys, lacked_by
-from .machine import usable_cores
+from .processes import own_cores
 
 Overrides = tuple[str, ...]  # `key=value` arguments of `lwbench train`
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -244,8 +244,11 @@ class RunConfig(_Keys):
 
     @property
     def num_workers(self) -> int:
-        """Threads that decode images; one per core unless the user says otherwise."""
-        return usable_cores() if self.workers is None else self.workers
+        """Threads of this process that decode images; one per core unless the user says otherwise.
+
+        Processes that torchrun starts on one machine divide its cores.
+        """
+        return own_cores() if self.workers is None else self.workers
 
     # content and comparison
 
@@ -297,7 +300,10 @@ class RunConfig(_Keys):
                 values[group] = {**values.get(group, {}), name: value}
             else:
                 values[name] = value
-        return RunConfig._validated(values, self._choices, "")
+        copy = RunConfig._validated(values, self._choices, "")
+        if changes.keys() <= {"seed", "out"}:  # thousands of planned runs differ in these alone
+            copy.__dict__["identity"] = self.identity
+        return copy
 
 
 def override_key(override: str) -> str:

@@ -180,11 +180,29 @@ class Images(_Lenient):
     left_out: tuple[Text, ...] = ()  # unreadable files, each with the reason
 
 
+class Search(BaseModel):
+    """The search that a run is a trial of: it chose values of `keys` by `objective`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    objective: Text
+    keys: tuple[Text, ...]
+
+    @property
+    def text(self) -> str:
+        """What was chosen on what."""
+        return f"values of {', '.join(self.keys)} on held-out training images ({self.objective})"
+
+
 class Environment(_Lenient):
-    """env.json: every start of a run, oldest first, and the images it was made with."""
+    """env.json: every start of a run, oldest first, and the images it was made with.
+
+    `search`: None for a run that is no trial of a search.
+    """
 
     starts: tuple[Start, ...] = ()
     data: Images = Images()
+    search: Search | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,9 @@ def run_all(jobs: Sequence[PlannedRun], keys: Ray) -> list[Failure]:
             num_gpus=keys.gpus / keys.per_device,
             max_retries=keys.retries,
         )
-        waiting = {_submitted(task, job): job for job in left}
+        waiting = {_submitted(task, job).future(): job for job in left}
         console().print(f"{len(left):,} runs submitted to Ray")
-        return _watched(ray, waiting, len(left))
+        return _watched(waiting)
     finally:
         ray.shutdown()
 
@@ -94,19 +95,18 @@ def _made(words: list[str], environment: dict[str, str], folder: str, path: str)
     return said[-1].removeprefix("lwbench: ") if said else f"exit code {code}"
 
 
-def _watched(ray: Any, waiting: dict[Any, PlannedRun], total: int) -> list[Failure]:
+def _watched(tasks: Mapping[Future[str], PlannedRun]) -> list[Failure]:
+    """Say what became of each run when its task ends. Returns the failures."""
     failures = []
-    while waiting:
-        (done,), _ = ray.wait(list(waiting), num_returns=1)
-        job = waiting.pop(done)
-        counter = f"[{total - len(waiting)}/{total}]"
-        try:
-            reason = ray.get(done)
-        except ray.exceptions.RayError as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    # told of each end: ray.wait of all that are left takes a time that grows with their number
+    for number, done in enumerate(as_completed(tasks), 1):
+        job, counter = tasks[done], f"[{number}/{len(tasks)}]"
+        error = done.exception()  # of Ray's: its node was lost too often, or its memory was full
         if job.run.read_result() is not None:
             console().print(f"{counter} finished: {job.command}", highlight=False)
-        else:
-            failures.append(Failure(job, reason or "ended without a result"))
-            console().print(f"{counter} failed: {job.command}: {reason}", highlight=False)
+            continue
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0] if error else ""
+        reason = reason or done.result() or "ended without a result"
+        failures.append(Failure(job, reason))
+        console().print(f"{counter} failed: {job.command}: {reason}", highlight=False)
     return failures

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from ..errors import LwbenchError, UsageError
 from ..logs import console
 from ..runs.files import explained_writes
+from ..runs.schema import Search as Trial
 from .local import Failure, show_failures
 from .plan import PlannedRun
 
@@ -128,6 +129,8 @@ class Search:
         if job.run.read_result() is None or not text:
             study.tell(trial.number, state=TrialState.FAIL)
         else:
+            with explained_writes(job.run.path):
+                job.run.record_search(Trial(objective=self.objective, keys=tuple(self.ranges)))
             study.tell(trial.number, float(text))
 
     def _show(self, study: "Study") -> None:

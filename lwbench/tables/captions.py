@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
-from ..errors import UsageError
+from ..errors import UsageError, plural
 from ..runs.images import unlike_published
 from ..runs.records import Record, devices, revisions
 from .cells import BESIDE, VERDICTS, WORDS, Cell, FilledTable
@@ -123,6 +123,12 @@ def _measuring(cells: Sequence[Cell], runs: Sequence[Record]) -> list[str]:
             f"{which} runs are measured with the moving average of their weights (ema), not with "
             "the weights of the last step."
         )
+    searched = Counter(cell.search.text for cell in cells if cell.search)
+    lines += [
+        f"Trials of a search, which chose {text}: {plural(count, 'cell')}. Accuracies to report "
+        "are those of new runs with the chosen values and all training images."
+        for text, count in searched.items()
+    ]
     others = {(r.result.data, unlike_published(r.data, r.result.data)): None for r in runs}
     return lines + [f"Not {data} as published: {how}." for data, how in others if how]
 

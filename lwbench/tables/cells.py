@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypedDict
 from ..paths import config_dir_arguments
 from ..runs.evaluations import Evaluated
 from ..runs.records import Record, devices, revisions
+from ..runs.schema import Search
 from .claims.designs import Design
 from .statistics import ALPHA, MIN_RUNS, Comparison, Sample, comparisons
 from .studies import Study, images
@@ -138,6 +139,12 @@ class Cell:
         """A digest of the images of all runs, which are the same; "" where it is not known."""
         return images(self.runs[0]) if self.runs else ""
 
+    @property
+    def search(self) -> Search | None:
+        """The search that one of the runs, which have one configuration, is a trial of."""
+        found = (record.environment.search for record in self.runs)
+        return next((search for search in found if search), None)
+
     def is_comparable(self, other: "Cell") -> bool:
         """Whether the runs of both cells have one precision and are of the same images."""
         return (self.precision, self.images) == (other.precision, other.images)
@@ -168,6 +175,7 @@ class Cell:
             "hardware": devices(self.runs),
             "revisions": revisions(self.runs),
             "runs": [str(record.run.path) for record in self.runs],
+            "search": self.search and self.search.model_dump(mode="json"),
             "evaluated": [one.as_json(self.kind) for one in self.evaluated],
         }
 

@@ -121,6 +121,8 @@ def listed(entries: Sequence[Mapping[str, Any]], format: str) -> str:
 
 
 def _joined(value: object) -> object:
+    if isinstance(value, dict):
+        return _text(value)
     return ";".join(map(_text, value)) if isinstance(value, list) else value
 
 
