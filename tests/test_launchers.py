@@ -1,6 +1,7 @@
 """Launchers and workers: study files, SLURM's job arrays with stand-ins for its commands."""
 
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import Future
@@ -15,6 +16,7 @@ from lwbench.runs.directory import Run
 from lwbench.sweeps import ray_tasks, slurm, slurm_jobs, study_file
 from lwbench.sweeps.launchers import LOCAL
 
+BASH = shutil.which("bash")
 TINY = ("model=mb0", "epochs=1", "batch_size=512")
 FIGURES = {"epoch": 1, "test_loss": 1.0, "test_top1": 50.0, "test_top5": 90.0, "train_top1": 50.0}
 RESULT = {
@@ -115,8 +117,8 @@ def test_runs_share_each_gpu_as_configured(monkeypatch):
 def test_a_dry_run_needs_no_slurm_and_prints_what_a_person_submits(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "")
-    chosen = keys("launcher.dry_run=true", "launcher.gpus=1", "launcher.extra=['--account=x']")
-    assert slurm.run_all(jobs(), chosen) == []
+    chosen = ("launcher.dry_run=true", "launcher.gpus=1", "launcher.extra=['--account=x']")
+    assert main(["train", "-m", *TINY, "seed=0,1,2", "launcher=slurm", *chosen]) == 0
     text = capsys.readouterr().out
     for line in (
         "--signal=USR1@300",
@@ -129,6 +131,7 @@ def test_a_dry_run_needs_no_slurm_and_prints_what_a_person_submits(tmp_path, mon
     (study,) = tmp_path.glob("outputs/.slurm/*/runs.txt")
     assert f"sbatch --parsable --array=0-2 --output={study.parent}/%A_%a.log" in text
     assert study_file.commands(study)[1] == (*TINY, "seed=1")
+    assert subprocess.run([BASH, "-n", study.with_name("job.sh")]).returncode == 0
     with pytest.raises(LwbenchError, match="dry_run=true prints the script"):
         slurm.run_all(jobs(), keys())
 

@@ -40,7 +40,7 @@ class Ranks:
     @property
     def leads(self) -> bool:
         """Whether this rank writes the run."""
-        return self.rank == 0
+        return self.place.leads
 
     # sums and copies
 

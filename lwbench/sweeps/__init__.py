@@ -1,1 +1,1 @@
-"""Plans of many runs, and how they are run: local processes."""
+"""Plans of many runs, and what makes them: local processes, SLURM, Ray."""

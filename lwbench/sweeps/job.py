@@ -10,6 +10,23 @@ import runpy
 import signal
 import sys
 import threading
+from collections.abc import Iterable, Sequence
+
+
+def command(words: Sequence[str]) -> list[str]:
+    """The command of a run's process; `words`: its overrides, `--config-dir` before them."""
+    return [sys.executable, "-X", "faulthandler", "-m", "lwbench.sweeps.job", *words]
+
+
+def reason(code: int, last: Iterable[str]) -> str:
+    """Why a process failed: the signal that ended it, or its own message in its last lines."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    if code == 0:
+        return "ended without a result"
+    said = [line for line in last if line.startswith("lwbench: ")]
+    return said[-1].removeprefix("lwbench: ") if said else f"exit code {code}"
 
 
 def _end_with_the_sweep() -> None:

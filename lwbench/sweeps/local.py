@@ -23,6 +23,7 @@ from ..logs import console, failure_table, result_table
 from ..paths import config_dir_arguments
 from ..runs.machine import usable_cores
 from . import forced
+from .job import command, reason
 from .plan import PlannedRun
 
 GRACE_SECONDS = 30  # a run told to end saves its state within that, or is killed
@@ -183,15 +184,7 @@ class _Process:
         # in a session of its own, or a terminal's Ctrl-C would reach it beside ours, and a second
         # one ends a run without saving
         self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-X",
-                "faulthandler",
-                "-m",
-                "lwbench.sweeps.job",
-                *config_dir_arguments(),
-                *job.overrides,
-            ],
+            command([*config_dir_arguments(), *job.overrides]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE if mark else None,
             stderr=subprocess.PIPE,
@@ -234,15 +227,8 @@ class _Process:
 
     @property
     def reason(self) -> str:
-        """Why it failed: its own last words, or the signal that ended it."""
-        code = self._process.returncode
-        if code < 0:
-            name = signal.Signals(-code).name
-            return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-        said = [line for line in self._last if line.startswith("lwbench: ")]
-        if code == 0:
-            return "ended without a result"
-        return said[-1].removeprefix("lwbench: ") if said else f"exit code {code}"
+        """Why it failed."""
+        return reason(self._process.returncode, self._last)
 
     def log_end(self) -> None:
         """Put how it ended, with its last words, where its log is."""

@@ -3,7 +3,6 @@
 import logging
 import os
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from ..errors import LwbenchError
 from ..logs import console
 from ..paths import config_dir_arguments
 from ..runs.directory import Run
+from .job import command, reason
 from .launchers import Ray
 from .local import Failure
 from .plan import PlannedRun
@@ -76,7 +76,7 @@ def _made(words: list[str], environment: dict[str, str], folder: str, path: str)
     last: deque[str] = deque(maxlen=40)
     process = subprocess.Popen(
         # its input is a pipe: it ends, and saves its state, when this worker ends
-        [sys.executable, "-X", "faulthandler", "-m", "lwbench.sweeps.job", *words],
+        command(words),
         cwd=folder,
         env={**os.environ, **environment},
         stdin=subprocess.PIPE,
@@ -89,10 +89,7 @@ def _made(words: list[str], environment: dict[str, str], folder: str, path: str)
     assert process.stderr
     last.extend(line.rstrip() for line in process.stderr)
     code = process.wait()
-    said = [line for line in last if line.startswith("lwbench: ")]
-    if code == 0 and run.has_result:
-        return ""
-    return said[-1].removeprefix("lwbench: ") if said else f"exit code {code}"
+    return "" if code == 0 and run.has_result else reason(code, last)
 
 
 def _watched(tasks: Mapping[Future[str], PlannedRun]) -> list[Failure]:
