@@ -212,20 +212,25 @@ class EpochProgress:
         )
 
 
-def result_table(results: list[dict[str, Any]]) -> Table:
-    """One row a run: its final figures, and the best epoch's beside them."""
+def result_table(results: Sequence[dict[str, Any]], settings: Sequence[str] = ()) -> Table:
+    """One row a run: its final figures, and the best epoch's beside them.
+
+    `settings`: in what else each run differs from the others, if any does.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("model", "data", "seed", "epochs"):
-        table.add_column(name)
+    has_settings = any(settings)
+    for name in ("model", "data", *("settings",) * has_settings, "seed", "epochs"):
+        table.add_column(name, overflow="fold")
     has_raw = any(result.get("raw") for result in results)
     raw_column = ("raw top-1 %",) * has_raw  # beside the accuracy of averaged weights
     for name in ("top-1 %", *raw_column, "top-5 %", "loss", "best top-1 %", "at epoch", "time"):
         table.add_column(name, justify="right")
-    for result in results:
+    for number, result in enumerate(results):
         final, best, raw = result["final"], result["best"], result.get("raw")
         table.add_row(
             result["model"],
             result["data"],
+            *(settings[number : number + 1] if has_settings else ()),
             str(result["seed"]),
             str(result["epochs"]),
             f"{final['test_top1']:.2f}",

@@ -24,7 +24,7 @@ from ..paths import config_dir_arguments
 from ..runs.machine import usable_cores
 from . import forced
 from .job import command, reason
-from .plan import PlannedRun
+from .plan import PlannedRun, settings_of
 
 GRACE_SECONDS = 30  # a run told to end saves its state within that, or is killed
 MOST_AT_ONCE = 1000
@@ -49,9 +49,10 @@ def sweep(jobs: Sequence[PlannedRun], make: Callable[[Sequence[PlannedRun]], lis
     """Make the jobs that are not finished and show what came out; 1 if one failed."""
     jobs = forced.assigned(jobs)
     failures = make(jobs)
-    results = [result.model_dump() for job in jobs if (result := job.run.read_result())]
-    if results:
-        console().print(result_table(results))
+    done = [(job, result.model_dump()) for job in jobs if (result := job.run.read_result())]
+    if done:
+        settings = settings_of([job for job, _ in done])
+        console().print(result_table([result for _, result in done], settings))
     return show_failures(failures)
 
 

@@ -60,6 +60,20 @@ class PlannedRun:
         return f"{self.command}  # {how} after {epochs}"
 
 
+def settings_of(jobs: Sequence[PlannedRun]) -> list[str]:
+    """The overrides of each run that not all share, without those that every summary has."""
+    shared = set.intersection(*(set(job.overrides) for job in jobs))
+    columns = ("model", "data", "seed", "epochs")
+    return [
+        " ".join(
+            word
+            for word in job.overrides
+            if word not in shared and word.partition("=")[0] not in columns
+        )
+        for job in jobs
+    ]
+
+
 def seeds(text: str) -> list[int]:
     """The seeds meant: "3" is 0, 1, 2; a list ("0,5", "[7]") is taken as it is.
 
