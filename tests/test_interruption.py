@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from test_train import Blobs, Kill, Silent, training, without_times
 
+from lwbench.cli import main
 from lwbench.engine import checkpoint
 from lwbench.engine.signals import Interrupted, Signals
 from lwbench.runs.directory import Run
@@ -22,9 +23,10 @@ TIMES = {"seconds", "train_seconds", "images_per_s"}
 
 
 def plain(value):
-    """A checkpoint's content as lists, so that == compares every number of it; without times."""
+    """A checkpoint's content, so that == compares every bit of its tensors; without times."""
     if isinstance(value, torch.Tensor):
-        return value.tolist()
+        bits = value.contiguous().reshape(-1).view(torch.uint8)
+        return str(value.dtype), tuple(value.shape), bits.numpy().tobytes()
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items() if key not in TIMES}
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
@@ -168,48 +170,59 @@ def test_the_state_is_saved_in_mid_epoch_when_its_time_has_come(tmp_path, monkey
 
 # kill -9
 
+# a process for each place, forked from one that has loaded torch and computed nothing
 KILLED = """
-import os, signal, sys
-from test_train import Blobs, Kill, Silent, training
-import lwbench.runs
+import os, pathlib, signal, sys
+from test_interruption import KillInEvaluation
+from test_train import Kill, Silent, training
 
-where, folder = sys.argv[1], __import__("pathlib").Path(sys.argv[2])
-die = lambda: os.kill(os.getpid(), signal.SIGKILL)
-task, progress = training(folder, save_every=1e-6 if "saved" in where else 300), Silent()
-if "step" in where:
-    progress = Kill(signal.SIGKILL, int(where.split()[-1]))
-elif "evaluation" in where:
-    from test_interruption import KillInEvaluation
-    task.data = KillInEvaluation(signal.SIGKILL, 3)
-else:  # in the write of the second epoch's checkpoint, before its first or its second rename
-    count, at, replace = 0, int(where.split()[-1]), os.replace
+def trained(where, folder):
+    task, progress = training(folder, save_every=1e-6 if "saved" in where else 300), Silent()
+    if "step" in where:
+        progress = Kill(signal.SIGKILL, int(where.split()[-1]))
+    elif "evaluation" in where:
+        task.data = KillInEvaluation(signal.SIGKILL, 3)
+    else:  # in the write of the second epoch's checkpoint, before its first or its second rename
+        count, at, replace = 0, int(where.split()[-1]), os.replace
 
-    def deadly(source, target):
-        global count
-        count += "last.pt" in str(source)
-        if count == at:
-            die()
-        replace(source, target)
+        def deadly(source, target):
+            nonlocal count
+            count += "last.pt" in str(source)
+            if count == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(source, target)
 
-    os.replace = deadly
-task(progress)
+        os.replace = deadly
+    task(progress)
+
+for where in sys.argv[2:]:
+    if not (child := os.fork()):
+        trained(where, pathlib.Path(sys.argv[1]) / where)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
+PLACES = ["step 1", "saved, step 7", "evaluation", "write, rename 2", "write, rename 3"]
 
 
-@pytest.mark.parametrize(
-    "where",
-    ["step 1", "saved, step 7", "evaluation", "write, rename 2", "write, rename 3"],
-)
-def test_killed_and_resumed_equals_uninterrupted(whole, tmp_path, where):
-    here = str(Path(__file__).parent)
-    path = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
-    code = subprocess.run(
-        [sys.executable, "-c", KILLED, where, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": path},
-    ).returncode
-    assert code == -signal.SIGKILL
-    assert not (tmp_path / "result.json").exists()
-    resumed_equals(whole, tmp_path)
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A folder with a run for each of PLACES, and how their processes ended."""
+    folder = tmp_path_factory.mktemp("killed")
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(folder), *PLACES], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": path}, timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder, dict(zip(PLACES, map(int, done.stdout.split()), strict=True))
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_killed_and_resumed_equals_uninterrupted(whole, killed, where):
+    folder, codes = killed
+    assert codes[where] == -signal.SIGKILL
+    assert not (folder / where / "result.json").exists()
+    resumed_equals(whole, folder / where)
 
 
 def lwbench(*arguments, cwd, **environment):
@@ -232,14 +245,15 @@ def image_tree(root, count=8):
     return root
 
 
-def test_kill_9_costs_less_than_an_epoch_and_resumes_with_other_workers(tmp_path):
+def test_kill_9_costs_less_than_an_epoch_and_resumes_with_other_workers(tmp_path, monkeypatch):
     """Images stream from files; the resumed run decodes them with another number of threads."""
+    monkeypatch.chdir(tmp_path)
     root = image_tree(tmp_path / "images", count=24)
-    job = ["train", "model=mb0", "data=folder", f"data.root={root}", "epochs=2", "batch_size=4",
-           "image_size=32"]  # fmt: skip
+    job = ["train", "model=mobilenetv1_025", "data=folder", f"data.root={root}", "epochs=2",
+           "batch_size=4", "image_size=16", "threads=1"]  # fmt: skip
     options = ["workers=2", "out=cut", "checkpoint.every=0.01"]
     command = [sys.executable, "-m", "lwbench", *job, *options]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         while not list(tmp_path.glob("cut/*/*/*/checkpoints/previous.pt")):
             assert process.poll() is None
             time.sleep(0.01)
@@ -250,8 +264,7 @@ def test_kill_9_costs_less_than_an_epoch_and_resumes_with_other_workers(tmp_path
     )["position"]
     assert (position["epoch"], position["step"]) >= (0, 1)
     for out, workers in (("cut", 0), ("whole", 1)):
-        done = lwbench(*job, f"workers={workers}", f"out={out}", cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
+        assert main([*job, f"workers={workers}", f"out={out}"]) == 0
     assert f"and {position['step']} step" in (cut / "train.log").read_text()
     (whole,) = tmp_path.glob("whole/*/*/*")
     assert_equal_runs(whole, cut)
@@ -300,8 +313,9 @@ def test_told_to_end_before_the_first_step_nothing_is_written(tmp_path, event, w
 def test_told_to_end_while_images_are_packed_leaves_no_half_pack(tmp_path):
     root = image_tree(tmp_path / "images")
     done = told(
-        tmp_path, "open", "37px-", signal.SIGTERM, "train", "data=folder", f"data.root={root}",
-        f"data.cache={tmp_path / 'cache'}", "image_size=32", "epochs=1", "batch_size=2",
+        tmp_path, "open", "37px-", signal.SIGTERM, "train", "model=mobilenetv1_025",
+        "data=folder", f"data.root={root}", f"data.cache={tmp_path / 'cache'}", "image_size=32",
+        "epochs=1", "batch_size=2",
     )  # fmt: skip
     assert done.returncode == 143 and "state saved" in done.stderr
     assert not [p for p in (tmp_path / "cache").iterdir() if p.suffix != ".lock"]
