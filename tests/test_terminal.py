@@ -16,7 +16,7 @@ from lwbench.cli import main
 from lwbench.engine.signals import Interrupted
 
 COMMANDS = [["list"], ["table", "table=ldc/4"], ["train", "--help"], ["profile", "model=mb0"]]
-TRAIN = ["train", "model=mb0", "epochs=1", "batch_size=512"]
+TRAIN = ["train", "model=mb0", "epochs=1", "batch_size=512", "image_size=8"]
 ESCAPE = "\x1b"
 COLOUR = re.compile(r"\x1b\[[\d;]*(3[0-7]|38|9[0-7])[\d;]*m")
 
@@ -25,8 +25,12 @@ def command(arguments):
     return [sys.executable, "-m", "lwbench", *arguments]
 
 
-@pytest.mark.parametrize("buffering", ["buffered", "unbuffered"])
-@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize(
+    ("arguments", "buffering"),
+    [*[(words, "buffered") for words in COMMANDS], (COMMANDS[0], "unbuffered")]
+    + [pytest.param(words, "unbuffered", marks=pytest.mark.slow) for words in COMMANDS[1:]],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
 def test_a_reader_that_leaves_ends_the_command_in_silence(arguments, buffering, tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     if buffering == "unbuffered":
@@ -43,9 +47,11 @@ def test_a_reader_that_leaves_ends_the_command_in_silence(arguments, buffering, 
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
-def test_without_a_terminal_nothing_but_text_is_written(arguments, tmp_path):
-    done = subprocess.run(command(arguments), cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0 and ESCAPE not in done.stdout + done.stderr
+def test_without_a_terminal_nothing_but_text_is_written(arguments, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 0
+    said = capfd.readouterr()
+    assert said.out and ESCAPE not in said.out + said.err
 
 
 def on_a_terminal(arguments, cwd, **more):
@@ -71,7 +77,9 @@ def on_a_terminal(arguments, cwd, **more):
 
 
 @pytest.mark.parametrize(("variables", "unwanted"), [
-    ({}, None), ({"NO_COLOR": "1"}, COLOUR), ({"TERM": "dumb"}, re.compile(ESCAPE)),
+    ({}, None),
+    pytest.param({"NO_COLOR": "1"}, COLOUR, marks=pytest.mark.slow),
+    ({"TERM": "dumb"}, re.compile(ESCAPE)),
 ], ids=["a terminal", "NO_COLOR", "a dumb terminal"])  # fmt: skip
 def test_the_progress_bar_has_colours_where_the_terminal_takes_them(variables, unwanted, tmp_path):
     screen = on_a_terminal(TRAIN, tmp_path, **variables)
