@@ -2,14 +2,13 @@
 
 MobileNet (Howard et al. 2017, table 1), https://arxiv.org/abs/1704.04861; MobileNetV2 (Sandler et
 al., CVPR 2018, table 2), https://arxiv.org/abs/1801.04381. The first layers of both have stride 1;
-convolutions with a bias before their norm change the counts: see `layers.biased`.
+convolutions with a bias before their norm change the counts: see `layers.conv`.
 """
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.biased import biased_conv_norm
-from ..layers.conv import conv_norm, initialise
+from ..layers.conv import biased_conv_norm, conv_norm, initialise
 from ..layers.deform import Offsets, Stem, stem_conv
 from ..registry import MODELS, Fraction
 

@@ -2,14 +2,13 @@
 
 ShuffleNet (Zhang et al., CVPR 2018, table 1, g = 3), https://arxiv.org/abs/1707.01083; ShuffleNetV2
 (Ma et al., ECCV 2018, table 5, 1x), https://arxiv.org/abs/1807.11164. Both start at stride 1 and
-without pooling; their convolutions have biases before the norms (see `layers.biased`).
+without pooling; their convolutions have biases before the norms (see `layers.conv`).
 """
 
 import torch
 from torch import Tensor, nn
 
-from ..layers.biased import biased_conv_norm
-from ..layers.conv import conv_norm, initialise
+from ..layers.conv import biased_conv_norm, conv_norm, initialise
 from ..layers.deform import Offsets, Stem, stem_conv
 from ..layers.shuffle import channel_shuffle
 from ..registry import MODELS, Fraction

@@ -8,8 +8,7 @@ batch norm.
 import torch
 from torch import Tensor, nn
 
-from ..layers.biased import biased_conv_norm
-from ..layers.conv import conv_norm, initialise
+from ..layers.conv import biased_conv_norm, conv_norm, initialise
 from ..layers.deform import Offsets, Stem, stem_conv
 from ..registry import MODELS, Fraction
 
