@@ -268,17 +268,17 @@ def test_slices_of_a_gpu_and_errors_are_no_gpus(monkeypatch, tmp_path):
 
 
 def test_a_signal_reaches_a_job_that_was_just_being_started(monkeypatch, tmp_path):
-    """The signal comes inside Popen, before the sweep knows the process."""
+    """The signal comes while it is started, before the sweep knows the process."""
     overrides = ("model=mb0", f"out={tmp_path}")
     job = PlannedRun(overrides, train_config(overrides))
-    real = subprocess.Popen
 
-    def started(command, **options):
-        process = real([sys.executable, "-c", "import time; time.sleep(60)"], **options)
+    def started(words, environment, piped):
+        sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+        process = subprocess.Popen(sleep, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
         os.kill(os.getpid(), signal.SIGTERM)
         return process
 
-    monkeypatch.setattr(subprocess, "Popen", started)
+    monkeypatch.setattr(local, "started", started)
     begin = time.monotonic()
     with pytest.raises(Interrupted):
         run_all([job], 1)

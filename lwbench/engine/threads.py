@@ -24,12 +24,18 @@ SPINS = 10_000
 
 
 def configure() -> None:
-    """Let waiting threads spin where each has a core of its own, and sleep at once elsewhere.
+    """Let waiting threads spin where each has a core of its own, and sleep at once elsewhere."""
+    os.environ.update(waiting())
 
-    Does nothing if the user's environment sets OMP_WAIT_POLICY or GOMP_SPINCOUNT.
+
+def waiting() -> dict[str, str]:
+    """The environment variable by which threads that wait spin or sleep on this machine now.
+
+    Empty if the user's environment sets OMP_WAIT_POLICY or GOMP_SPINCOUNT.
     """
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = str(SPINS) if _each_thread_has_a_core() else "0"
+    if {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        return {}
+    return {"GOMP_SPINCOUNT": str(SPINS) if _each_thread_has_a_core() else "0"}
 
 
 def _each_thread_has_a_core(seconds: float = 0.1) -> bool:

@@ -49,7 +49,7 @@ Threads = Annotated[int | Literal["auto"], PlainValidator(_threads)]
 EvaluateTrain = Annotated[bool | Literal["auto", "sample"], PlainValidator(_evaluate_train)]
 ImageSize = Annotated[int, Field(gt=0, le=8192)]  # pixels; a larger value would take all memory
 
-_VARIABLE = "LWBENCH_RUN_CONFIG"
+VARIABLE = "LWBENCH_RUN_CONFIG"
 
 
 class _Keys(BaseModel):
@@ -190,12 +190,12 @@ class RunConfig(_Keys):
     @property
     def as_environment(self) -> dict[str, str]:
         """The configuration as an environment variable of a process."""
-        return {_VARIABLE: json.dumps([self._values, self._choices])}
+        return {VARIABLE: json.dumps([self._values, self._choices])}
 
     @classmethod
     def from_environment(cls) -> "RunConfig | None":
         """The configuration that the parent process passed on, if any; used once."""
-        text = os.environ.pop(_VARIABLE, None)
+        text = os.environ.pop(VARIABLE, None)
         return cls.of(*json.loads(text)) if text else None
 
     # names

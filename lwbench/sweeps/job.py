@@ -35,8 +35,13 @@ def _end_with_the_sweep() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-if __name__ == "__main__":
+def run(words: Sequence[str]) -> None:
+    """Train with these words until it ends or standard input closes; raises SystemExit."""
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     # recorded as the run's command: what a user would type
-    sys.argv = ["lwbench", "train", *sys.argv[1:]]
+    sys.argv = ["lwbench", "train", *words]
     runpy.run_module("lwbench.__main__", run_name="__main__")
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:])

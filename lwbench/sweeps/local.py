@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from typing import IO
 
 from ..engine.signals import Interrupted
+from ..engine.threads import waiting
 from ..errors import UsageError
 from ..logs import console, failure_table, result_table
 from ..paths import config_dir_arguments
 from ..runs.machine import usable_cores
 from . import forced
-from .job import command, reason
+from .forking import started
+from .job import reason
 from .plan import PlannedRun, settings_of
 
 GRACE_SECONDS = 30  # a run told to end saves its state within that, or is killed
@@ -182,15 +184,10 @@ class _Process:
         self.number, self.job = number, job
         self._kill_at: float | None = None
         self._last: deque[str] = deque(maxlen=40)  # of what it wrote to standard error
-        # in a session of its own, or a terminal's Ctrl-C would reach it beside ours, and a second
-        # one ends a run without saving
-        self._process = subprocess.Popen(
-            command([*config_dir_arguments(), *job.overrides]),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE if mark else None,
-            stderr=subprocess.PIPE,
-            env={**os.environ, **environment, **job.config.as_environment},
-            start_new_session=True,
+        self._process = started(
+            [*config_dir_arguments(), *job.overrides],
+            {**os.environ, **(environment or waiting()), **job.config.as_environment},
+            piped=bool(mark),
         )
         streams = [(self._process.stderr, sys.stderr, self._last.append)]
         if mark:
