@@ -1,8 +1,7 @@
 """Time what surrounds training: a run's first step, the runs of a sweep, a neighbour on a core.
 
-The first two count processor time, on which other processes have less influence. Where a second
-core exists, the last compares images/s beside a process that keeps one core busy with one thread
-alone on the other core.
+The first counts processor time, on which other processes have less influence. The last compares
+images/s beside a process that keeps one core busy with those of one thread on a free machine.
 
     python scripts/bench_start.py [--tiny] [--runs N] [--only first|sweep|neighbour]
 """
@@ -19,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from interleaved import Timed, compare
+from interleaved import Timed, clocked, compare
 
 # leaves the process when the first step is done
 FIRST_STEP = """
@@ -108,16 +107,16 @@ def first_step(fresh: Callable[[], str], runs: int) -> None:
 
 
 def sweep(fresh: Callable[[], str], runs: int, seeds: int) -> None:
-    """The processor time of a sweep beside that of a command for each of its runs."""
+    """The time of a sweep by the clock, beside that of a command for each of its runs."""
 
     def alone() -> None:
         for seed in range(seeds):
             lwbench(*TRAIN, f"seed={seed}", "threads=1", fresh())
 
     every = ",".join(map(str, range(seeds)))
-    ours = processor_time(lambda: lwbench(*TRAIN, "-m", f"seed={every}", "threads=1", fresh()))
+    ours = clocked(lambda: lwbench(*TRAIN, "-m", f"seed={every}", "threads=1", fresh()))
     case = f"sweep of {seeds} one-epoch digits runs"
-    compare("start", case, ours, {"a command for each run": processor_time(alone)}, runs=runs)
+    compare("start", case, ours, {"a command for each run": clocked(alone)}, runs=runs)
 
 
 def neighbour(fresh: Callable[[], str], runs: int, keys: list[str]) -> None:

@@ -11,6 +11,8 @@ import pytest
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 FACTS = {"bench", "case", "peer", "ratio", "runs", "spread", "cpu"}
 SLOW = {
+    "backward",
+    "start",
     "startup",
     "report",
     "epoch",
