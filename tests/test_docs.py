@@ -380,8 +380,11 @@ def benchmark_rows():
 
 def test_a_ratio_is_called_met_where_it_reaches_its_bar():
     rows = list(benchmark_rows())
-    assert len(rows) > 20
+    assert len(rows) > 15
     for _, case, _, ratio, spread, bar, met in rows:
+        if not bar:
+            assert not met, case
+            continue
         value = float(ratio.rstrip("x"))
         low, high = map(float, spread.split("-"))
         assert low <= value <= high, case

@@ -395,6 +395,20 @@ def test_a_read_that_hangs_is_a_named_error(photos, monkeypatch):
         release.set()
 
 
+def test_a_process_that_was_suspended_goes_on_waiting(monkeypatch):
+    batch = threads._Batch(["a.jpg"], lambda paths: ("read", lambda row: None))
+    waits = []
+
+    def wait(seconds):
+        waits.append(seconds)  # the first ends late, when the process runs again
+        if len(waits) > 1:
+            batch.fill(0)
+        return len(waits) > 1
+
+    monkeypatch.setattr(batch._changed, "wait", wait)
+    assert batch.wait(120) == "read" and sum(waits) < 60
+
+
 @pytest.mark.slow
 def test_threads_end_when_an_epoch_is_left_early(photos):
     before = threading.active_count()

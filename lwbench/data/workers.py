@@ -24,6 +24,7 @@ BATCH = 64  # files per batch, for callers without a batch size
 AHEAD = 3  # batches in progress while one is in use
 # seconds without a single decoded image: a dead disk or network share rather than a slow one
 PATIENCE_S = 120.0
+TURNS = 12  # in which it is waited: a process that was suspended meanwhile has lost one of them
 JOIN_S = 10.0  # seconds to wait for a thread's current file at the end
 
 Paths = Sequence[Path | str]
@@ -58,8 +59,8 @@ class _Batch(Generic[Result]):
         with self._changed:
             while self.left:
                 before = self.left
-                self._changed.wait(patience_s)
-                if self.left == before:
+                turns = (self._changed.wait(patience_s / TURNS) for _ in range(TURNS))
+                if not any(turns) and self.left == before:
                     # some file of this batch: which one, nobody can say
                     raise Hanging(
                         f"no image decoded for {patience_s:g} s: {shown(self.paths[0])} or one "
