@@ -12,7 +12,7 @@ from lwbench.engine import threads
 from lwbench.engine.load import LoadWatch
 from lwbench.runs.directory import Run
 
-QUICK = ["model=mb0", "epochs=1", "batch_size=512", "device=cpu"]
+QUICK = ["model=mb0", "epochs=1", "batch_size=512", "image_size=8", "device=cpu"]
 
 
 @pytest.fixture(autouse=True)
