@@ -18,6 +18,27 @@ class Key(NamedTuple):
     words: tuple[str, ...] = ()
 
 
+# what several commands take
+_SHARED = {
+    "rows": Key("labels, separated by commas"),
+    "columns": Key("keys, data sets or kinds, separated by commas"),
+    "baseline": Key("label of the row that the others are compared with"),
+    "select": Key(
+        "the epoch of accuracies; best on the test images is optimistic", ("final", "best")
+    ),
+    "jobs": Key("runs at once; they share cores and GPUs"),
+    "format": Key("output format", ("terminal", "markdown", "latex", "html", "csv", "json")),
+    "out": Key("the folder of runs (outputs)"),
+    "archived": Key("whether archived runs under <out>/measured count", YES_NO),
+    "trust_code": Key("run the code of network files that the tables name", NO_YES),
+}
+
+
+def shared(*names: str) -> dict[str, Key]:
+    """Keys that several commands take."""
+    return {name: _SHARED[name] for name in names}
+
+
 def parsed(arguments: Sequence[str], keys: Mapping[str, Key]) -> dict[str, str]:
     """The values of `key=value` arguments, with the defaults of keys that take certain words.
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from ..errors import LwbenchError, UsageError, plural
-from ._keys import NO_YES, YES_NO, Key, help_of_keys, own_and_training
+from ._keys import NO_YES, Key, help_of_keys, own_and_training, shared
 
 FLAGS: tuple[str, ...] = ()
 KEYS = {
@@ -12,8 +12,7 @@ KEYS = {
     "claims": Key("the path of a YAML file with claims about the table"),
     "file": Key("the archive that is written, such as claim.zip"),
     "weights": Key("include the last and the best weights of every run", NO_YES),
-    "out": Key("the folder of runs (outputs)"),
-    "archived": Key("whether archived runs under <out>/measured count", YES_NO),
+    **shared("out", "archived"),
 }
 
 

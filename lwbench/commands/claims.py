@@ -3,19 +3,13 @@
 from collections import Counter
 from pathlib import Path
 
-from ._keys import NO_YES, YES_NO, Key, help_of_keys, own_and_training
+from ._keys import Key, help_of_keys, own_and_training, shared
 
 FLAGS: tuple[str, ...] = ()
 KEYS = {
     "document": Key("ldc, dcnn ..., one claim such as ldc/ldc0-gain, or the path of a YAML file"),
     "kind": Key("claims of one kind", ("all", "cost", "accuracy", "speed")),
-    "format": Key("output format", ("terminal", "markdown", "latex", "html", "csv", "json")),
-    "out": Key("the folder of runs (outputs)"),
-    "archived": Key("whether archived runs under <out>/measured count", YES_NO),
-    "trust_code": Key("run the code of network files that the documents' tables name", NO_YES),
-    "select": Key(
-        "the epoch of accuracies; best on the test images is optimistic", ("final", "best")
-    ),
+    **shared("format", "out", "archived", "trust_code", "select"),
 }
 
 

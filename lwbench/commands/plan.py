@@ -4,19 +4,16 @@ from collections import Counter
 from pathlib import Path
 
 from ..errors import UsageError
-from ._keys import YES_NO, Key, help_of_keys, own_and_training
+from ._keys import Key, help_of_keys, own_and_training, shared
 
 FLAGS: tuple[str, ...] = ()
 KEYS = {
     "claims": Key("a document, one claim such as ldc/ldc0-gain, or the path of a YAML file"),
     "table": Key("instead of claims: a name or the path of a YAML file"),
-    "rows": Key("labels, separated by commas"),
-    "columns": Key("keys, data sets or kinds, separated by commas"),
-    "baseline": Key("label of the row that the others are compared with"),
+    **shared("rows", "columns", "baseline"),
     "difference": Key("the difference to be shown, in points (the one seen so far)"),
     "power": Key("probability of showing it (0.8)"),
-    "out": Key("the folder of runs (outputs)"),
-    "archived": Key("whether archived runs under <out>/measured count", YES_NO),
+    **shared("out", "archived"),
 }
 
 

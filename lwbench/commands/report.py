@@ -4,17 +4,13 @@ from pathlib import Path
 
 from ..config import train_configs
 from ._counting import cached_counts, counter
-from ._keys import NO_YES, YES_NO, Key, help_of_keys, parsed
+from ._keys import Key, help_of_keys, parsed, shared
 
 FLAGS: tuple[str, ...] = ()
 KEYS = {
-    "out": Key("the folder of runs (outputs)"),
+    **shared("out"),
     "out_dir": Key("where index.html is written (<out>/report)"),
-    "archived": Key("whether archived runs under <out>/measured are shown", YES_NO),
-    "trust_code": Key("run the code of network files that the tables name", NO_YES),
-    "select": Key(
-        "the epoch of accuracies; best on the test images is optimistic", ("final", "best")
-    ),
+    **shared("archived", "trust_code", "select"),
 }
 
 

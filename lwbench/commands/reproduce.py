@@ -13,7 +13,7 @@ from ..tables.selection import selected
 from ..tables.studies import asked, requests
 from ._counting import check_trusted, counter
 from ._images import check_finished
-from ._keys import NO_YES, YES_NO, Key, help_of_keys, own_and_training
+from ._keys import NO_YES, Key, help_of_keys, own_and_training, shared
 from ._launching import divided, maker
 from ._tables import tabulate
 from .table import KEYS as TABLE_KEYS
@@ -22,8 +22,7 @@ from .table import terminal_width
 FLAGS: tuple[str, ...] = ()
 KEYS = {
     "table": Key("a name, all, or the path of a YAML file"),
-    "rows": Key("labels, separated by commas"),
-    "columns": Key("keys, data sets or kinds, separated by commas"),
+    **shared("rows", "columns"),
     "claims": Key("instead of a table: a document, one claim, or a YAML file; with until=decided"),
     "until": Key("decided: add seeds until comparisons are decided", ("seeds", "decided")),
     "alpha": Key("with until=decided: probability of a false decision (0.05)"),
@@ -32,11 +31,10 @@ KEYS = {
     ),
     "budget": Key("with until=decided: a time such as 3h, after which it ends cleanly"),
     "seeds": Key("how many (3 is 0, 1, 2), or a list such as 0,5,7"),
-    "jobs": Key("runs at once; they share cores and GPUs"),
+    **shared("jobs"),
     "launcher": Key("local, slurm or ray, with keys launcher.<key>: lwbench list launcher"),
     "dry_run": Key("print the plan, and a line per run for a shell", NO_YES),
-    "archived": Key("whether archived runs under <out>/measured count as finished", YES_NO),
-    "trust_code": Key("run the code of network files that the tables name", NO_YES),
+    **shared("archived", "trust_code"),
 }
 
 

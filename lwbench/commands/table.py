@@ -2,26 +2,18 @@
 
 import shutil
 
-from ._keys import NO_YES, YES_NO, Key, help_of_keys, own_and_training
+from ._keys import NO_YES, Key, help_of_keys, own_and_training, shared
 
 FLAGS: tuple[str, ...] = ()
 KEYS = {
     "table": Key("a name (listed above), all, or the path of a YAML file"),
     "runs": Key("a folder of finished runs, tabulated by the keys in which they differ"),
-    "rows": Key("labels, separated by commas"),
-    "columns": Key("keys, data sets or kinds, separated by commas"),
-    "baseline": Key("label of the row that the others are compared with"),
-    "select": Key(
-        "the epoch of accuracies; best on the test images is optimistic", ("final", "best")
-    ),
+    **shared("rows", "columns", "baseline", "select"),
     "ci": Key("add the 95 % confidence interval of every mean", NO_YES),
     "layout": Key("wide is a line per row, long a line per cell", ("wide", "long")),
     "images": Key("compare rows image by image, beside the seed-wise test", NO_YES),
     "epochs_compared": Key("add what the choice of the epoch does to the result", NO_YES),
-    "format": Key("output format", ("terminal", "markdown", "latex", "html", "csv", "json")),
-    "out": Key("the folder of runs (outputs)"),
-    "archived": Key("whether archived runs under <out>/measured count", YES_NO),
-    "trust_code": Key("run the code of network files that the tables name", NO_YES),
+    **shared("format", "out", "archived", "trust_code"),
 }
 
 

@@ -14,14 +14,14 @@ from ..sweeps import study_file
 from ..sweeps.local import number_of_jobs, run_all, sweep
 from ..sweeps.plan import PlannedRun
 from ._config_dir import using_config_dir, without_config_dir
-from ._keys import Key, help_of_keys, parsed
+from ._keys import Key, help_of_keys, parsed, shared
 from ._launching import planned_runs
 
 FLAGS: tuple[str, ...] = ()
 KEYS = {
     "study": Key("a file with a command lwbench train ... per line, and nothing else"),
     "lines": Key("of these lines only: 3, or 3-5; comments and empty lines are not counted"),
-    "jobs": Key("runs at once; they share cores and GPUs"),
+    **shared("jobs"),
 }
 
 
