@@ -1,8 +1,10 @@
 """Claims as data, their verdicts by counting and by runs, and what is printed of them."""
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -113,6 +115,18 @@ def test_every_claim_of_cost_is_decided_by_counting(shown):
             found[one["verdict"]].add(identifier)
     assert found == COSTS
     assert all("lost" in shown[one]["reason"] for one in COSTS["not decidable"])
+
+
+def test_the_findings_name_every_claim_of_cost_that_does_not_simply_hold():
+    page = (Path(__file__).parent.parent / "docs" / "findings.md").read_text(encoding="utf-8")
+    named = {verdict: set() for verdict in COSTS}
+    row = r"^\| (`.*?) \| (does not hold|holds in part|not decidable) \|"
+    for identifiers, verdict in re.findall(row, page, re.M):
+        named[verdict] |= set(re.findall(r"`(.*?)`", identifiers))
+    assert named == {**COSTS, "holds": set()}
+    words = {"holds": "hold,", "holds in part": "hold in part", "does not hold": "do not hold"}
+    for verdict, word in {**words, "not decidable": "cannot be decided"}.items():
+        assert f"{len(COSTS[verdict])} {word}" in page
 
 
 def test_without_runs_an_accuracy_is_not_decided_and_says_why(shown):
