@@ -10,7 +10,7 @@ from ..logs import log
 from ..registry import DATASETS, MODELS, Spec
 from ..runs.directory import Run
 from ..runs.images import differences, is_same, require_same_classes
-from ..runs.runconfig import Group
+from ..runs.runconfig import Group, RunConfig
 from ..runs.schema import Images
 from ..runs.sources import allow
 from ..runs.weights_id import identity_of
@@ -95,42 +95,22 @@ class Subject:
             yield x.numpy(), x, None
 
 
-def run_subject(options: Options, changes: Mapping[str, Any]) -> Subject:
+def run_subject(
+    options: Options, changes: Mapping[str, Any], *, with_images: bool = True
+) -> Subject:
     """The network of a run with its last weights. `changes`: data.root and data.cache.
 
     Raises UsageError as `lwbench eval run=` does; without the images only a warning.
+    `with_images`: whether they are looked for.
     """
     assert options.run is not None
     run = Run(options.run)
     config, recorded = run_to_evaluate(run, {"device": "cpu"} | dict(changes), options.trust_code)
     environment = run.environment()
     groups = specs(config)
-    device = prepared_device("cpu")
     given = read_weights(str(run.path))
-    data, trained = None, environment.data
-    try:
-        data = built_data(
-            groups.data,
-            {},  # no augmentation
-            image_size=config.image_size,
-            batch_size=options.batch_size or config.batch_size,
-            seed=options.seed,
-            device=device,
-            workers=config.num_workers if options.workers is None else options.workers,
-        )
-    except LwbenchError as error:
-        if changes:  # data.root= says where the images are
-            raise
-        log.warning("%s\nonly generated images are compared", error)
-    if data is not None:
-        images = data.source.images(config.data_root)
-        require_same_classes(trained, images, str(run.path))
-        if not is_same(trained, images):
-            raise UsageError(
-                f"{run.path} was made with other images: {differences(trained, images)}\n"
-                "an export is compared on the images of the run"
-            )
-        data.source.require_labels()
+    trained = environment.data
+    data = _run_images(options, changes, run, config, trained, groups.data) if with_images else None
     names = data.class_names if data else list(trained.class_names)
     num_classes = len(names) or trained.classes
     if not num_classes:
@@ -154,6 +134,41 @@ def run_subject(options: Options, changes: Mapping[str, Any]) -> Subject:
             "results": recorded and recorded.model_dump(),
         },
     )
+
+
+def _run_images(
+    options: Options,
+    changes: Mapping[str, Any],
+    run: Run,
+    config: RunConfig,
+    trained: Images,
+    spec: Spec,
+) -> "Data | None":
+    """The run's images, or None, with a warning, where they are not on this machine."""
+    try:
+        data = built_data(
+            spec,
+            {},  # no augmentation
+            image_size=config.image_size,
+            batch_size=options.batch_size or config.batch_size,
+            seed=options.seed,
+            device=prepared_device("cpu"),
+            workers=config.num_workers if options.workers is None else options.workers,
+        )
+    except LwbenchError as error:
+        if changes:  # data.root= says where the images are
+            raise
+        log.warning("%s\nonly generated images are compared", error)
+        return None
+    images = data.source.images(config.data_root)
+    require_same_classes(trained, images, str(run.path))
+    if not is_same(trained, images):
+        raise UsageError(
+            f"{run.path} was made with other images: {differences(trained, images)}\n"
+            "an export is compared on the images of the run"
+        )
+    data.source.require_labels()
+    return data
 
 
 def weights_subject(

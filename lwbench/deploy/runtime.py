@@ -3,17 +3,19 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from ..errors import LwbenchError
-from .export import Format
+
+if TYPE_CHECKING:
+    from .export import Format
 
 Runtime = Callable[[np.ndarray], np.ndarray]  # (N, ...) images -> (N, classes) float32 logits
 
 
-def runtime(format: Format, folder: Path, *, threads: int | None = None) -> Runtime:
+def runtime(format: "Format", folder: Path, *, threads: int | None = None) -> Runtime:
     """Load an exported network; `threads`: that it computes with, None for as many as PyTorch.
 
     Raises LwbenchError where the runtime refuses the file.
@@ -33,7 +35,7 @@ def onnx_file(path: Path, threads: int | None = None) -> Runtime:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     # by default it starts a thread per core, whatever torch was told
-    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.intra_op_num_threads = threads or _torch_threads()
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     (given,) = session.get_inputs()
 
@@ -71,11 +73,18 @@ def latencies(runs: Sequence[Runtime], images: np.ndarray, rounds: int = 50) -> 
     return [float(1000 * value) for value in np.median(seconds, axis=1)]
 
 
+def _torch_threads() -> int:
+    import torch  # not by runtimes whose number of threads is given: they need no torch
+
+    return torch.get_num_threads()
+
+
 def _onnx(folder: Path, threads: int | None) -> Runtime:
     return onnx_file(folder / "model.onnx", threads)
 
 
 def _program(folder: Path, threads: int | None) -> Runtime:
+    import torch
     import torchvision  # noqa: F401  # registers its deformable convolution
 
     network = torch.export.load(folder / "model.pt2").module()
@@ -92,6 +101,6 @@ def _openvino(folder: Path, threads: int | None) -> Runtime:
     import openvino
 
     hints = {"INFERENCE_PRECISION_HINT": "f32"}  # bfloat16 by default on CPUs that have it
-    hints["INFERENCE_NUM_THREADS"] = str(threads or torch.get_num_threads())
+    hints["INFERENCE_NUM_THREADS"] = str(threads or _torch_threads())
     network = openvino.Core().compile_model(folder / "model.xml", "CPU", hints)
     return lambda images: np.array(network(images)[0])
