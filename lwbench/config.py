@@ -30,7 +30,7 @@ GROUPS = ("model", "data", "optimizer", "scheduler", "experiment")
 # One enclosing pair of quotes is removed, `null` is no value, and a leading `~` is expanded.
 TEXT_KEYS = (
     "data.root", "data.cache", "data.name", "model.path", "out", "run", "teacher",
-    "weights", "predictions", "reference",
+    "weights", "predictions", "reference", "import",
 )  # fmt: skip
 MAX_RUNS = 10_000  # of one sweep; range(1e9) is a slip
 Plain = dict[str, Any]

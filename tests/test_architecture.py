@@ -144,8 +144,8 @@ def test_few_things_lie_directly_under_the_package():
 
 def test_tables_and_report_together_stay_small():
     files = [p for package in ("tables", "report") for p in (PACKAGE / package).glob("*.py")]
-    # what claims need is in tables/claims
-    assert sum(len(path.read_text().splitlines()) for path in files) < 3450
+    # what claims need is in tables/claims; 250 lines are of latencies
+    assert sum(len(path.read_text().splitlines()) for path in files) < 3800
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

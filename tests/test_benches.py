@@ -16,6 +16,7 @@ SLOW = {
     "startup",
     "report",
     "epoch",
+    "latency",
 }  # start a dozen processes that load torch, or count every network
 PAGE = (SCRIPTS.parent / "docs" / "performance.md").read_text(encoding="utf-8")
 

@@ -101,8 +101,8 @@ def workplace(tmp_path_factory):
 def checked(words):
     """Run a command if it is quick; else compose its configurations, or print its plan.
 
-    Composed alone are `train`, which would take long, and `profile -m`; of `eval` and
-    `export`, whose run is the reader's, the keys are compared; `reproduce` prints its plan.
+    Composed alone are `train`, which would take long, and `profile -m`; of `eval`, `export` and
+    `bench`, whose run is the reader's, the keys are compared; `reproduce` prints its plan.
     Everything else is run.
     """
     words, config_dir = without_config_dir(words)
@@ -119,7 +119,7 @@ def checked_with_files(words):
         return len(train_configs(jobs)) == len(jobs)
     if verb == "profile" and "-m" in arguments:
         return expanded(overrides, "profile")
-    if verb in ("eval", "export"):  # their run or checkpoint is the reader's
+    if verb in ("eval", "export", "bench"):  # their run or checkpoint is the reader's
         keys = {word.partition("=")[0].partition(".")[0] for word in overrides}
         return keys <= {*conf(f"{verb}.yaml"), "model", "data"}
     if verb == "report":

@@ -72,6 +72,24 @@ def counted(
     return counts
 
 
+def counts_of(
+    model: Mapping[str, Any], num_classes: int, image_size: int, *, is_deployed: bool = False
+) -> Counts | None:
+    """Counts of a network that is given by builder and arguments; None if it cannot be counted."""
+
+    def make(keys: list[str]) -> dict[str, Any]:
+        values = {"model": dict(model), "num_classes": num_classes, "image_size": image_size}
+        try:
+            return {keys[0]: _counts(values, is_deployed)}
+        except UsageError as error:
+            log.warning("no count: %s", error)
+            return {}
+
+    key = json.dumps([model, num_classes, image_size, is_deployed], sort_keys=True)
+    found: Counts | None = cached("counts", content_digest(), [key], make).get(key)
+    return found
+
+
 def counter(keys: Mapping[str, str]) -> Counter:
     """`counted` for a command with the key `trust_code`."""
     return partial(counted, trust_code=keys.get("trust_code") == "true")

@@ -10,9 +10,11 @@ from ..errors import UsageError
 from ..logs import log
 from ..runs.evaluations import Evaluated, by_configuration, evaluations
 from ..runs.images import unlike_published
+from ..runs.latencies import Latency, latencies
 from ..runs.records import Record, records
 from ..runs.runconfig import RunConfig
 from ..tables import ablation, cells, epoch_choice, formats, published, studies
+from ..tables import latencies as timing
 from ..tables.cells import FilledTable
 from ..tables.claims import by_image, designs
 from ..tables.layout import Layout
@@ -49,7 +51,8 @@ def tabulate(
         tables = selected(tables, *(keys.get(part) for part in PARTS))
         evaluated = evaluations(out, archived=archived)
         chosen = study(tables, found, overrides, keys["select"], compose, evaluated)
-        chosen = replace(chosen, designs=designs.recorded(out))
+        timed = _timed(tables, compose, out, archived)
+        chosen = replace(chosen, designs=designs.recorded(out), latencies=timed)
         for record in chosen.refused(tables):
             how = unlike_published(record.data, record.result.data)
             log.warning(
@@ -111,6 +114,15 @@ def study(
     composed = compose([*trains, *((*train, *overrides) for train in trains)]) if trains else {}
     chosen = studies.asked(tables, overrides, composed, found, select)
     return replace(chosen, evaluated=by_configuration(composed, evaluated))
+
+
+def _timed(
+    tables: Sequence[Table], compose: Composer, out: Path, archived: bool
+) -> dict[tuple[str, str, str], Latency]:
+    """The record of each latency cell; most tables have none."""
+    requests = timing.requests(tables)
+    found = latencies(out, archived=archived) if requests else []
+    return timing.of_cells(tables, compose(requests), found) if found else {}
 
 
 def fill(tables: Sequence[Table], study: Study, count: Counter) -> list[FilledTable]:

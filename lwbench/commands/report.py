@@ -32,6 +32,7 @@ def write_report(values: dict[str, str]) -> Path:
     """Read tables, counts and runs, write the page, return its path."""
     from ..report import build
     from ..runs.evaluations import by_configuration, evaluations
+    from ..runs.latencies import latencies
     from ..runs.records import chosen, records
     from ..tables import cells, published
     from ..tables.claims import claim, designs
@@ -56,5 +57,6 @@ def write_report(values: dict[str, str]) -> Path:
         ),
         designs=grown,
         evaluated=by_configuration(configs, elsewhere),
+        latencies=latencies(out, archived=values["archived"] == "true"),
     )
     return build.write(sources, Path(values.get("out_dir", out / "report")))

@@ -15,6 +15,7 @@ from .. import __version__
 from ..errors import LwbenchError
 from ..runs.evaluations import Evaluated
 from ..runs.files import write_atomically
+from ..runs.latencies import Latency
 from ..runs.records import Record, grouped
 from ..runs.runconfig import RunConfig
 from ..tables import cells
@@ -25,7 +26,7 @@ from ..tables.layout import Entry, Header, Layout, of_summary, of_table
 from ..tables.statistics import Sample
 from ..tables.studies import Study, Train, all_studies, by_identity
 from ..tables.table import ACCURACY, COMPLEXITY, KINDS, Table
-from . import claims
+from . import claims, latencies
 from .page import Details, Page, Section, html
 from .runview import Picture, RunView, view
 
@@ -48,6 +49,7 @@ class Sources:
     claims: Sequence[Judged] = ()
     designs: Sequence[Design] = ()  # of studies that were grown
     evaluated: Mapping[Train, tuple[Evaluated, ...]] = field(default_factory=dict)
+    latencies: Sequence[Latency] = ()
 
 
 class Shown(NamedTuple):
@@ -87,6 +89,12 @@ def write(sources: Sources, out_dir: Path, progress: Callable[[str], None] = pri
     progress(f"published tables: {len(published)}, reduced studies: {len(reduced)}; drawing")
     pictures = _illustrate(views, [one for one in (*reduced, *published) if one.records])
     tables = [one.filled for one in published]
+    timed = latencies.sections(sources.latencies)
+    if timed:
+        timed[0].pictures.extend(
+            latencies.pictures(sources.latencies, sources.records, sources.select)
+        )
+        pictures += timed[0].pictures
     page = Page(
         version=__version__,
         records=sources.records,
@@ -96,6 +104,7 @@ def write(sources: Sources, out_dir: Path, progress: Callable[[str], None] = pri
         studies=[one.section for one in reduced],
         tables=[one.section for one in published],
         claims=claims.section(sources.claims, sources.select) if sources.claims else None,
+        latencies=timed,
         others=_others(others, views) if others else None,
     )
     try:

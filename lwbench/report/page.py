@@ -56,6 +56,7 @@ class Page:
     studies: Sequence[Section]
     tables: Sequence[Section]
     claims: Section | None
+    latencies: Sequence[Section]
     others: Section | None
 
     @property

@@ -28,6 +28,11 @@ def cpu_quota() -> float:
     return min((_quota(folder) for folder in _cgroups()), default=float("inf"))
 
 
+def governor() -> str | None:
+    """The first core's frequency governor (`performance`, `schedutil`), where the system says."""
+    return _text(ROOT / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None
+
+
 def _cgroups() -> Iterator[Path]:
     """The folders of this process's cgroup and of all above it, for versions 1 and 2.
 

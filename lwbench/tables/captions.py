@@ -6,6 +6,8 @@ from contextlib import suppress
 
 from ..errors import UsageError, plural
 from ..runs.images import unlike_published
+from ..runs.latencies import DRIFT_LIMIT, Latency
+from ..runs.provenance import revision_text
 from ..runs.records import Record, devices, revisions
 from .cells import BESIDE, VERDICTS, WORDS, Cell, FilledTable
 from .claims import planner
@@ -25,6 +27,8 @@ TESTS = {
     "sequential": "sequential test of a study that was grown seed by seed (always-valid p)",
     "permutation": "exact permutation test where values have no spread",
 }
+# whose versions are stated beside latencies
+RUNTIMES = ("lwbench", "torch", "onnxruntime", "openvino")
 MOST_SEEDS = 10  # that a caption lists
 
 
@@ -57,9 +61,39 @@ def remarks(filled: FilledTable) -> list[str]:
     if runs := list({record.run.path: record for c in cells for record in c.runs}.values()):
         lines += [*_measuring(cells, runs), *_comparing(cells, table.baseline)]
         lines += [*planner.remarks(filled), *_recipe(cells), _provenance(runs)]
+    lines += of_latencies([cell.latency for cell in cells if cell.latency])
     lines += [f"{c.row}, {c.column}: {one.text(c.kind)}." for c in cells for one in c.evaluated]
     lines += table.notes
     return lines + [f"{cell.row}, {cell.column}: {cell.note}." for cell in cells if cell.note]
+
+
+def of_latencies(found: Sequence[Latency]) -> list[str]:
+    """What the figures are, and which machines and versions they belong to."""
+    lines = []
+    levels = dict.fromkeys(f"{100 * (1 - one.alpha):g} %" for one in found if one.alpha)
+    if levels:
+        lines.append(
+            f"Intervals of the median are at {', '.join(levels)}, by resampling blocks of calls. "
+            "Memory is the peak of the case's process, libraries included."
+        )
+    if any(one.has_drifted for one in found):
+        limit = f"{100 * DRIFT_LIMIT:g} %"
+        lines.append(
+            f"drifted: a fixed computation between the blocks varied by more than {limit}, so the "
+            "clock changed or other processes ran; measure again with force=true."
+        )
+    lines += dict.fromkeys(_machine(one) for one in found)
+    return lines
+
+
+def _machine(one: Latency) -> str:
+    if one.is_imported:
+        return f"Imported from {one.imported_from}, not measured here: {one.device}."
+    start = one.start
+    versions = [f"{name} {start.versions[name]}" for name in RUNTIMES if start.versions.get(name)]
+    words = [f"{start.cores} cores", f"governor {one.governor or 'unknown'}", start.system]
+    revision = f"revision {revision_text(start) or 'unknown'}"
+    return f"Measured on {one.device}: {', '.join(filter(None, [*words, *versions, revision]))}."
 
 
 def _counting(cells: Sequence[Cell]) -> str:

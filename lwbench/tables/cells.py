@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypedDict
 
 from ..paths import config_dir_arguments
 from ..runs.evaluations import Evaluated
+from ..runs.latencies import Latency
 from ..runs.records import Record, devices, revisions
 from ..runs.schema import Search
 from .claims.designs import Design
@@ -68,6 +69,8 @@ WORDS = (
     }
 )
 
+MEASURED = (*ACCURACY, "latency_ms")  # kinds of figures that are measured rather than counted
+
 
 class CountRequest(NamedTuple):
     """A network to count: overrides such as `model=ldc3`, number of classes, input size in px."""
@@ -116,6 +119,7 @@ class Cell:
     evaluated: tuple[Evaluated, ...] = ()  # weights trained elsewhere, the newest first
     baseline: str | None = None  # label of the row that `comparison` is with
     comparison: Comparison | None = None
+    latency: Latency | None = None  # of a measured latency
 
     @property
     def ratio(self) -> float | None:
@@ -171,8 +175,9 @@ class Cell:
             "p_holm": comparison and comparison.holm,
             "p_fixed_n": comparison and comparison.fixed,
             "comparison": comparison and comparison.word,
+            "interval_ms": self.latency and self.latency.interval_ms,
             "precision": self.precision,
-            "hardware": devices(self.runs),
+            "hardware": [self.latency.place] if self.latency else devices(self.runs),
             "revisions": revisions(self.runs),
             "runs": [str(record.run.path) for record in self.runs],
             "search": self.search and self.search.model_dump(mode="json"),
@@ -295,7 +300,7 @@ def _cell(table: str, figure: Figure, counts: Mapping[CountRequest, Counts], stu
         column=figure.column,
         kind=figure.kind,
         published=figure.value,
-        verdict="open" if request or figure.kind in ACCURACY else "not runnable here",
+        verdict="open" if request or figure.kind in MEASURED else "not runnable here",
         rule=figure.rule if request else None,
         request=request,
         experiment=next(experiments, None),
@@ -303,6 +308,8 @@ def _cell(table: str, figure: Figure, counts: Mapping[CountRequest, Counts], stu
         note="; ".join(filter(None, [figure.misprint, figure.fit if request else "", figure.note])),
         origin=figure.origin,
     )
+    if one := study.latencies.get((table, figure.row, figure.column)):
+        return replace(cell, measured=one.p50_ms, verdict="measured", latency=one)
     if figure.kind in ACCURACY:
         reduced = study.overrides if study.is_reduced(figure) else None
         if reduced is None:
@@ -333,6 +340,9 @@ def _command(figure: Figure, overrides: Sequence[str]) -> str:
         size = (f"num_classes={request.num_classes}", f"image_size={request.image_size}")
         form = ("deploy=true",) if request.is_deployed else ()
         return shlex.join(["lwbench", "profile", *request.model, *size, *form])
+    if figure.kind == "latency_ms":
+        size = (f"num_classes={figure.num_classes}", f"image_size={figure.image_size}")
+        return shlex.join(["lwbench", "bench", *figure.model, *size])
     if not figure.train:
         return ""
     return shlex.join(["lwbench", "train", *config_dir_arguments(), *figure.train, *overrides])

@@ -7,6 +7,7 @@ it out, a terminal uses a sign for the verdict, the page a badge.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from ..runs.latencies import Latency
 from . import captions
 from .cells import BESIDE, VERDICTS, WORDS, Cell, FilledTable
 from .table import ACCURACY, CHECK, COMPLEXITY
@@ -133,7 +134,8 @@ def _counts(numbers: Iterable[int]) -> list[Entry]:
 
 def _columns(cells: Sequence[Cell], intervals: bool) -> list[tuple[Header, list[Entry]]]:
     """The columns of entries that one column of the table takes."""
-    unit = UNITS.get(cells[0].kind)
+    places = [cell.latency.place for cell in cells if cell.latency]
+    unit = next(iter(places), UNITS.get(cells[0].kind))
     name = f"{cells[0].column} ({unit})" if unit else cells[0].column
     found = []
     if is_published := any(cell.published is not None for cell in cells):
@@ -162,6 +164,8 @@ def published(cell: Cell) -> Entry:
 def measured(cell: Cell, intervals: bool = False) -> Entry:
     """What was counted, two digits finer than what is printed, or measured; and the verdict."""
     word = "" if cell.verdict == "measured" else cell.verdict
+    if cell.latency is not None:
+        return latency(cell.latency)
     if cell.measured is None:
         return Entry(word=word)
     if cell.kind in COMPLEXITY:
@@ -177,6 +181,13 @@ def measured(cell: Cell, intervals: bool = False) -> Entry:
         text += f" [{low:.2f}, {high:.2f}]"
     is_tested = cell.verdict in ("reproduced", "differs")
     return Entry(text, word, f"±{sample.prediction:.2f}" if is_tested else "", sample.mean)
+
+
+def latency(one: Latency) -> Entry:
+    """The median with its interval: `5.312 [5.290, 5.331]`, and whether the machine drifted."""
+    low, high = one.interval_ms or (None, None)
+    text = f"{one.p50_ms:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low and high else "")
+    return Entry(text, aside="drifted" if one.has_drifted else "", value=one.p50_ms)
 
 
 def difference(cell: Cell) -> Entry:

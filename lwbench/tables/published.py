@@ -9,7 +9,8 @@ names the file and the row. Keys:
     select      best | final | unstated: which epoch the accuracies are of
     experiment  the recipe of every row, conf/experiment/<name>.yaml
     baseline    label of the row that the others are compared with; default: the first row
-    columns     key -> {kind, data}; default: parameters and MACs
+    columns     key -> {kind, data}; default: parameters and MACs. Columns of latency_ms, which
+                `lwbench bench` measures, have runtime, batch_size, threads, deploy and device
     marks       headers of the columns of check marks, such as the components that a network has
     rows        label, run, marks, and a cell per column key: a number, or {value, digits, note ...}
     notes       remarks on the whole table
@@ -35,6 +36,7 @@ from pydantic import AfterValidator, Field
 from ..errors import UsageError, nearest
 from ..paths import conf_files
 from ..registry import MODELS
+from ..runs.latencies import Setting
 from .origins import OfOrigin, origin_of
 from .table import ACCURACY, CHECK, COMPLEXITY, KINDS, RULES, Column, Figure, Table
 from .yaml_files import Number, Strict, known, options, read_yaml, validated
@@ -90,6 +92,16 @@ Whole = Annotated[int, Field(gt=0)]
 class _Column(Strict):
     kind: Annotated[str, known("kind", lambda: KINDS)]
     data: str | None = None
+    # of a latency
+    runtime: str = "eager"
+    batch_size: Whole = 1
+    threads: Whole | None = 1
+    deploy: bool = False
+    device: str | None = None
+
+    def column(self) -> Column:
+        setting = Setting(self.runtime, self.batch_size, self.threads, self.deploy)
+        return Column(self.kind, self.data, setting, self.device)
 
 
 class _Count(Strict):
@@ -162,7 +174,7 @@ def _read(path: Path, name: str, more: Sequence[dict[str, Any]] = ()) -> Table:
         source=file.source or name,
         select=file.select,
         baseline=file.baseline or next(iter(rows)),
-        columns={key: Column(column.kind, column.data) for key, column in file.columns.items()},
+        columns={key: column.column() for key, column in file.columns.items()},
         rows=tuple(rows),
         figures=tuple(figure for row in rows.values() for figure in row),
         notes=tuple(file.notes),
@@ -187,7 +199,7 @@ def _figure(file: _File, row: _Row, key: str, content: Any, where: str) -> Figur
     _check_digits(cell, where)
     column = file.columns[key]
     text = cell.run or row.run
-    if text is None and column.kind in (*COMPLEXITY, *ACCURACY):
+    if text is None and column.kind in (*COMPLEXITY, *ACCURACY, "latency_ms"):
         raise UsageError(f'{where}: the row has no run, such as run: "model=ldc3"')
     run = None if text is None else tuple(shlex.split(text))
     size = cell.image_size or row.image_size or _image_size(run or (), where)

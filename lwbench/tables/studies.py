@@ -13,6 +13,7 @@ from ..errors import UsageError
 from ..runs.evaluations import Evaluated
 from ..runs.identity import is_identifying
 from ..runs.images import unlike_published
+from ..runs.latencies import Latency
 from ..runs.records import Record, chosen, grouped
 from ..runs.runconfig import Overrides, RunConfig, override_key
 from .claims.designs import Design
@@ -40,6 +41,7 @@ class Study:
     records: dict[str, list[Record]] = field(default_factory=dict)  # by identity
     evaluated: Mapping[Train, tuple[Evaluated, ...]] = field(default_factory=dict)
     designs: Sequence[Design] = ()  # of comparisons that were grown until they were decided
+    latencies: Mapping[tuple[str, str, str], Latency] = field(default_factory=dict)  # by cell
 
     def is_reduced(self, figure: Figure) -> bool:
         """Whether the overrides change the run that the document's recipe gives for the cell."""

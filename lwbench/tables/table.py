@@ -5,9 +5,11 @@ from dataclasses import dataclass, field, replace
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from typing import Literal, NamedTuple
 
+from ..runs.latencies import Setting
+
 COMPLEXITY = ("params", "macs", "deploy_params", "deploy_macs")
 ACCURACY = ("top1", "top1_error", "top5", "top5_error")
-KINDS = (*COMPLEXITY, *ACCURACY, "speed", "map")
+KINDS = (*COMPLEXITY, *ACCURACY, "speed", "map", "latency_ms")
 CHECK = "x"  # a check mark that every font and terminal has
 # the names of the rules in measure.rules, which imports torch; a test holds the two together
 RULES = ("plain", "conv_only", "thop2020", "torchstat", "ptflops", "fvcore")
@@ -37,10 +39,15 @@ class Origin(NamedTuple):
 
 
 class Column(NamedTuple):
-    """What a column holds (one of KINDS), and on which data set."""
+    """What a column holds (one of KINDS), and on which data set.
+
+    Of a latency: under which setting, and on which device; without one that of the newest record.
+    """
 
     kind: str
     data: str | None = None
+    setting: Setting = Setting()
+    device: str | None = None
 
 
 @dataclass(frozen=True)
