@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 EXPORTED = ("onnx", "openvino")  # runtimes that read a file, in a process without torch
+SLOW_MS = 200.0  # a call that takes longer is made no more often than necessary
 WARM_UP_S = 0.3  # of calls before the first block; the first ones allocate memory
 
 
@@ -184,12 +185,18 @@ def _blocks(
     begin = perf_counter()
     call = load()
     load_s = perf_counter() - begin
-    warm = timed(call, WARM_UP_S)
-    seconds = yield {"load_s": load_s, "call_ms": min(warm)}
+    call_ms = min(timed(call, WARM_UP_S, least=1))
+    least = least_calls(call_ms)
+    seconds = yield {"load_s": load_s, "call_ms": call_ms}
     while True:
         call = again()
-        timed(call, 0, least=2)  # caches
-        seconds = yield {"calls_ms": timed(call, seconds), "peak_bytes": peak()}
+        timed(call, 0, least)  # fills the caches
+        seconds = yield {"calls_ms": timed(call, seconds, least), "peak_bytes": peak()}
+
+
+def least_calls(call_ms: float) -> int:
+    """Calls at the beginning of a block that are not timed, and the least that then are."""
+    return 1 if call_ms > SLOW_MS else 2
 
 
 def _resident_bytes() -> int:

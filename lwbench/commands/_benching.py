@@ -18,7 +18,7 @@ from ..logs import CountProgress, console, log
 from ..measure.latency import reference_ms
 from ..runs import machine
 from ..runs.latencies import Block
-from ._bench_case import EXPORTED, Case, network
+from ._bench_case import EXPORTED, Case, least_calls, network
 
 ROUNDS = 24  # blocks of each case; fewer where calls take longer than the time allows
 LEAST_ROUNDS = 12  # an interval of a median needs so many, whatever they take
@@ -79,8 +79,9 @@ def _take_turns(
     is_quiet: bool,
 ) -> None:
     block_s = max(seconds / (ROUNDS * len(pairs)), LEAST_BLOCK_S)
-    # a block has two calls that are not timed and at least two that are
-    takes = sum(max(block_s, 4 * one.call_ms / 1000) for _, one in pairs)
+    # a block has a call or two that are not timed and as many at least that are
+    calls_s = [2 * least_calls(one.call_ms) * one.call_ms / 1000 for _, one in pairs]
+    takes = sum(max(block_s, needed) for needed in calls_s)
     rounds = min(ROUNDS, max(LEAST_ROUNDS, int(seconds / takes)))
     before = reference_ms()
     bar = nullcontext() if is_quiet else CountProgress(rounds * len(pairs), "blocks")
