@@ -10,6 +10,7 @@ from ..measure.latency import drift, median_interval
 from ..runs import latencies, machine
 from ..runs.latencies import Latency
 from ..runs.provenance import cpu_model, installed_version, this_start, utc_now
+from ..runs.sources import allow
 from ._benching import Measurement, measured
 from ._building import device_name, resolved_device
 from ._counting import counts_of
@@ -34,6 +35,8 @@ def measure(planned: "Sequence[Planned]", options: "Options") -> None:
 def _record(planned: "Planned", found: Measurement, session: str, alpha: float) -> Latency:
     case = planned.case
     classes = case.num_classes or 0
+    if case.trust_code or not case.run:
+        allow(planned.network)  # a network in a file, which the process of the case has run
     counts = counts_of(planned.network, classes, case.image_size, is_deployed=case.deploy)
     medians = [block.median_ms for block in found.blocks]
     is_cpu = case.device == "cpu"

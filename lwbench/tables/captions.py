@@ -91,9 +91,10 @@ def _machine(one: Latency) -> str:
         return f"Imported from {one.imported_from}, not measured here: {one.device}."
     start = one.start
     versions = [f"{name} {start.versions[name]}" for name in RUNTIMES if start.versions.get(name)]
-    words = [f"{start.cores} cores", f"governor {one.governor or 'unknown'}", start.system]
+    cores = f"{start.cores} cores" if start.cores else ""
+    words = [cores, f"governor {one.governor or 'unknown'}", start.system, *versions]
     revision = f"revision {revision_text(start) or 'unknown'}"
-    return f"Measured on {one.device}: {', '.join(filter(None, [*words, *versions, revision]))}."
+    return f"Measured on {one.device}: {', '.join(filter(None, [*words, revision]))}."
 
 
 def _counting(cells: Sequence[Cell]) -> str:
