@@ -63,7 +63,8 @@ def test_a_text_key_that_a_data_set_does_not_have_is_an_error():
 
 
 def test_every_text_key_is_known_to_some_command():
-    configs = {"train": ["data=folder"], "eval": ["data=folder"]}
+    data = ["data=folder", "data.root=/x"]
+    configs = {"train": data, "eval": data, "bench": []}
     # a network's file is needed to compose model=file
     known = {
         f"model.{key}" for key in yaml.safe_load((conf_folder() / "model/file.yaml").read_text())
@@ -71,7 +72,7 @@ def test_every_text_key_is_known_to_some_command():
     from lwbench.config import _dotted, command_values
 
     for verb, overrides in configs.items():
-        ((values, _),) = command_values(verb, [[*overrides, "data.root=/x"]])
+        ((values, _),) = command_values(verb, [overrides])
         known |= set(_dotted(values))
     assert set(TEXT_KEYS) <= known
 
