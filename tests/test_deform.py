@@ -64,6 +64,14 @@ def assert_same(ours: list[Tensor], theirs: list[Tensor], tolerance: float) -> N
         torch.testing.assert_close(mine / scale, oracle / scale, rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("name", PURE)
+def test_tensors_in_channels_last_give_the_same(name):
+    """As a network is trained, and compiled for `lwbench bench`."""
+    tensors, geometry = case()
+    last = [t.detach().to(memory_format=torch.channels_last).requires_grad_() for t in tensors]
+    assert_same(results(name, last, geometry), results(name, tensors, geometry), 1e-12)
+
+
 shapes = st.fixed_dictionaries(
     {
         "n": st.integers(1, 3),

@@ -101,8 +101,10 @@ def serve(lines: TextIO, answers: TextIO) -> None:
         for line in lines:
             answer(**measure.send(json.loads(line)["seconds"]))
     except Exception as error:
-        reason = str(error) if isinstance(error, LwbenchError) else _first_line(error)
-        answer(error=reason)
+        is_ours = isinstance(error, LwbenchError)
+        # what a compiler could not do stands behind its first line
+        text = str(error) if is_ours else f"{type(error).__name__}: {' '.join(str(error).split())}"
+        answer(error=text[:500])
 
 
 Measured = dict[str, Any]
@@ -210,10 +212,6 @@ def _resident_bytes() -> int:
         return 1024 * int(peak.split()[1])
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
 
 
 if __name__ == "__main__":

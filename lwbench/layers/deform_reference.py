@@ -48,5 +48,5 @@ def reference(
         sampled = sampled * mask.unsqueeze(1)
     # im2col: one matrix product a group, (O / groups, C / groups K K) @ (C / groups K K, OH OW)
     columns = sampled.view(n, groups, c // groups * kh * kw, oh * ow).to(weight.dtype)
-    kernels = weight.view(groups, weight.shape[0] // groups, -1)
+    kernels = weight.reshape(groups, weight.shape[0] // groups, -1)
     return torch.matmul(kernels, columns).view(n, weight.shape[0], oh, ow)
