@@ -213,6 +213,14 @@ def test_what_became_of_rays_tasks_is_said_as_they_end(tmp_path, monkeypatch, ca
     assert f"finished: {made.command}" in said and "[4/4]" in said
 
 
+def test_a_dump_of_rays_is_one_line(caplog):
+    caplog.set_level("WARNING", "lwbench")
+    ray_tasks._shortened({"lines": ["Raylet is terminated. " * 20 + "\n[state-dump]\n"]})
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said.startswith("Ray: Raylet is terminated.") and len(said) < 170
+    assert "dump" not in said
+
+
 # workers
 
 

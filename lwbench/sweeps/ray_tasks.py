@@ -3,6 +3,7 @@
 import logging
 import os
 import subprocess
+import textwrap
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ from .job import command, reason
 from .launchers import Ray
 from .local import Failure
 from .plan import PlannedRun
+
+log = logging.getLogger("lwbench")
 
 
 def run_all(jobs: Sequence[PlannedRun], keys: Ray) -> list[Failure]:
@@ -46,8 +49,10 @@ def run_all(jobs: Sequence[PlannedRun], keys: Ray) -> list[Failure]:
 def _connected(keys: Ray) -> Any:
     """Ray, connected to a cluster, or to processes that it has started on this machine."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to its makers
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # no warning without an internet
     try:
         import ray
+        from ray._private import worker
     except ImportError:
         raise LwbenchError("launcher=ray needs Ray: pip install lwbench[ray]") from None
     try:
@@ -57,10 +62,18 @@ def _connected(keys: Ray) -> Any:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
+        # of a node that is lost, Ray prints 40 lines, and has no setting for it
+        worker.print_to_stdstream = _shortened
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise LwbenchError(f"no Ray at launcher.address={keys.address}: {reason}") from None
     return ray
+
+
+def _shortened(data: dict[str, Any], **_: Any) -> None:
+    """Say the first words of what Ray reports of its nodes and of retries."""
+    text = " ".join(data["lines"]).strip()
+    log.warning("Ray: %s", textwrap.shorten(text.partition("\n")[0], 160, placeholder=" ..."))
 
 
 def _submitted(task: Any, job: PlannedRun) -> Any:
