@@ -70,7 +70,7 @@ def _connected(keys: Ray) -> Any:
     return ray
 
 
-def _shortened(data: dict[str, Any], **_: Any) -> None:
+def _shortened(data: dict[str, Any], ignore_prefix: bool = False) -> None:
     """Say the first words of what Ray reports of its nodes and of retries."""
     text = " ".join(data["lines"]).strip()
     log.warning("Ray: %s", textwrap.shorten(text.partition("\n")[0], 160, placeholder=" ..."))
