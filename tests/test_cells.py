@@ -4,13 +4,8 @@ from collections import Counter
 from functools import cache
 
 import pytest
-import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
-from lwbench.measure.complexity import count
-from lwbench.paths import conf_folder
-from lwbench.registry import MODELS
+from lwbench.commands._counting import cached_counts, counted
 from lwbench.tables import cells, published
 from lwbench.tables.table import COMPLEXITY
 
@@ -59,14 +54,10 @@ def _cells(kind):
 
 
 @cache
-def _counted(request):
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        config = compose("train", [*request.model, "data=digits"])
-    model = OmegaConf.to_container(config.model, resolve=True)
-    with torch.device("meta"):
-        network = MODELS.build(model, request.num_classes)
-    found = count(network, image_size=request.image_size)
-    return {"params": found.params, "macs": found.macs}
+def _counts():
+    """The counts of all cells, as `lwbench table` makes and caches them."""
+    wanted = [request for table in TABLES.values() for request in cells.requirements(table)]
+    return cached_counts(wanted, counted)
 
 
 def _check(name, figure):
@@ -74,7 +65,7 @@ def _check(name, figure):
     at = table.figures.index(figure)
     wanted = cells.CountRequest(figure.model, figure.num_classes, figure.image_size)
     assert wanted in cells.requirements(table)
-    cell = cells.filled(table, {wanted: _counted(wanted)}).cells[at]
+    cell = cells.filled(table, {wanted: _counts()[wanted]}).cells[at]
     verdict, ratio = NOT_EXACT.get((name, figure.row, figure.column), ("exact", None))
     assert cell.verdict == verdict, f"{cell.measured} for {cell.published}"
     if ratio is not None:
@@ -112,6 +103,7 @@ def test_ninety_seven_of_124_cells_are_expected_to_be_exact():
     ],
 )
 def test_the_networks_behind_the_misprints_have_the_argued_size(model, num_classes, params, macs):
-    found = _counted(cells.CountRequest((f"model={model}",), num_classes, 224))
+    request = cells.CountRequest((f"model={model}",), num_classes, 224)
+    found = cached_counts([request], counted)[request]
     assert found["params"] == params
     assert {rule: found["macs"][rule] for rule in macs} == macs
