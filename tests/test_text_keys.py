@@ -69,11 +69,12 @@ def test_every_text_key_is_known_to_some_command():
     known = {
         f"model.{key}" for key in yaml.safe_load((conf_folder() / "model/file.yaml").read_text())
     }
-    from lwbench.config import _dotted, command_values
+    from lwbench.config import command_values
+    from lwbench.config.overrides import dotted
 
     for verb, overrides in configs.items():
         ((values, _),) = command_values(verb, [overrides])
-        known |= set(_dotted(values))
+        known |= set(dotted(values))
     assert set(TEXT_KEYS) <= known
 
 
