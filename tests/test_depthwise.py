@@ -4,7 +4,7 @@ import copy
 import pickle
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import pytest
@@ -431,28 +431,39 @@ LIBRARIES = {
 }
 
 
-def networks() -> Iterator[Any]:
-    """All of conf/model and some of the libraries'.
-
-    Variants of one builder differ in sizes only, so all but one are in the slow suite.
-    """
-    one_of_each = {config(name)["builder"]: name for name in NAMES}.values()
-    for name in NAMES:
-        if name not in LIBRARIES:
-            marks = [] if name in one_of_each else [pytest.mark.slow]
-            yield pytest.param(name, {}, id=name, marks=marks)
-    for library, architectures in LIBRARIES.items():
-        yield from (pytest.param(library, {"arch": arch}, id=arch) for arch in architectures)
+def networks(quick: Collection[str]) -> Iterator[Any]:
+    """All of conf/model and some of the libraries', those that are not `quick` marked as slow."""
+    found = [(name, name, {}) for name in NAMES if name not in LIBRARIES]
+    found += [(arch, name, {"arch": arch}) for name, all_ in LIBRARIES.items() for arch in all_]
+    for label, name, changes in found:
+        marks = [] if label in quick else [pytest.mark.slow]
+        yield pytest.param(name, changes, id=label, marks=marks)
 
 
-@pytest.mark.parametrize(("name", "changes"), list(networks()))
-def test_state_types_and_counts_of_every_network_stay_as_they_are(name, changes):
+# variants of one builder differ in sizes only
+ONE_OF_EACH = {config(name)["builder"]: name for name in NAMES}.values()
+ALL_ARCHITECTURES = [arch for architectures in LIBRARIES.values() for arch in architectures]
+
+
+@pytest.mark.parametrize(("name", "changes"), networks([*ONE_OF_EACH, *ALL_ARCHITECTURES]))
+def test_state_and_types_of_every_network_stay_as_they_are(name, changes):
+    """With the norms accelerated, too."""
     with torch.device("meta"):
         plain, model = (build(name, **changes) for _ in range(2))
-    depthwise.accelerate(model)
+    accelerate(model)
     assert list(model.state_dict()) == list(plain.state_dict())
     assert repr(model) == repr(plain)
     assert [type(m) for m in model.modules()] == [type(m) for m in plain.modules()]
+
+
+# layers with and without bias, squeeze-and-excitation, deformable layers, a library's own classes
+@pytest.mark.parametrize(
+    ("name", "changes"), networks(["mb0", "ldc3", "shufflenetv2_05", "mobilenet_v3_small"])
+)
+def test_counts_of_a_network_stay_as_they_are(name, changes):
+    with torch.device("meta"):
+        plain, model = (build(name, **changes) for _ in range(2))
+    depthwise.accelerate(model)
     assert count(model, image_size=64) == count(plain, image_size=64)
     assert thop_macs(model, 64) == thop_macs(plain, 64)
     assert list(model.state_dict()) == list(plain.state_dict())

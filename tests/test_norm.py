@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_depthwise import FALLBACKS, channels_last, networks
-from test_models import build
+from test_depthwise import FALLBACKS, channels_last
 from torch import Tensor, nn
 
 from lwbench.layers import native, norm, norm_cpu
@@ -305,17 +304,8 @@ def test_an_activation_in_place_leaves_the_norms_input_alone():
     assert torch.equal(x, before)
 
 
-@pytest.mark.parametrize(("name", "changes"), list(networks()))
-def test_state_and_types_of_every_network_stay_as_they_are(name, changes):
-    with torch.device("meta"):
-        plain, model = (build(name, **changes) for _ in range(2))
-    accelerate(model)
-    assert list(model.state_dict()) == list(plain.state_dict())
-    assert repr(model) == repr(plain)
-    assert [type(m) for m in model.modules()] == [type(m) for m in plain.modules()]
-
-
-# fifty steps of training are compared in test_depthwise.py, for both kinds of layers
+# fifty steps of training and the state of all networks are compared in test_depthwise.py, for both
+# kinds of layers
 
 
 # where there is no compiler
