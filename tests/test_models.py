@@ -79,7 +79,7 @@ def test_yaml_begins_with_a_line_that_says_what_it_is(name):
     assert len(first) <= 100
 
 
-@pytest.mark.parametrize("num_classes", [10, 1000])
+@pytest.mark.parametrize("num_classes", [10, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", marked(NAMES))
 def test_gradients_are_finite_and_state_survives_at_32_px(name, num_classes):
     assert_trains(build(name, num_classes), num_classes, 32)

@@ -174,7 +174,11 @@ def test_another_network_than_the_tables_is_no_reduced_study(tmp_path):
     assert sort(tmp_path) == ({}, ["mb0"])
 
 
-@pytest.mark.parametrize("content", ["", "{", "- 1", "model: 3", "\x00", "a: [" * 3000])
+@pytest.mark.parametrize(
+    "content",
+    ["", "model: 3", "a: [" * 3000]
+    + [pytest.param(content, marks=pytest.mark.slow) for content in ("{", "- 1", "\x00")],
+)
 def test_a_damaged_configuration_makes_a_run_one_of_no_table(tmp_path, few_pictures, content):
     path = make(tmp_path, "model=mb0", "data=cifar10", "experiment=ldc", *REDUCED)
     (path / "config.yaml").write_text(content)
@@ -277,7 +281,7 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path, capsys):
     ("name", "content"),
     [
         ("env.json", b"{"),
-        ("env.json", b"[1]"),
+        pytest.param("env.json", b"[1]", marks=pytest.mark.slow),
         (
             "env.json",
             b'{"data": 3, "versions": [], "git_revision": 5, "started": {}, "command": []}',
@@ -285,7 +289,7 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path, capsys):
         ("env.json", b'{"versions": {"a": {}}, "data": {"train_size": "x", "digest": []}}'),
         ("metrics.csv", b"\xff\xfe\x00"),
         ("metrics.csv", b"epoch,test_loss\n1,nan\n2,inf\nx,y\n"),
-        ("metrics.csv", b""),
+        pytest.param("metrics.csv", b"", marks=pytest.mark.slow),
         ("confusion.npz", b"PK\x03\x04 no archive"),
     ],
 )
