@@ -42,7 +42,7 @@ LAUNCHERS: dict[str, list[tuple[str, ...]]] = {
     "none": [single(seed) for seed in range(RUNS)],
     "local": [SWEEP],
     "worker": [(*LWBENCH, "worker", "study=study.txt")],
-    "slurm": [(*SLURM, *SWEEP, "launcher=slurm", "launcher.array_limit=1")],
+    "slurm": [(*SLURM, *SWEEP, "launcher=slurm", "launcher.array_limit=1", "launcher.time=30")],
     "slurm, idle": [(*SLURM, "true")],
     # as many cores as the machine has: one run at a time
     "ray": [isolated([*SWEEP, "launcher=ray", f"launcher.cpus={os.cpu_count()}"])],
