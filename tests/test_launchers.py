@@ -90,8 +90,8 @@ def test_seeds_and_folders_are_composed_once_and_named_as_before(monkeypatch, tm
         calls.append(overrides)
         return compose(verb, overrides)
 
-    compose = config._composed
-    monkeypatch.setattr(config, "_composed", composed)
+    compose = config.composed_values
+    monkeypatch.setattr(config, "composed_values", composed)
     found = planned_runs([(*TINY, f"seed={n}", f"out=o{n}") for n in range(3)])
     assert [(job.config.seed, job.config.out) for job in found] == [(0, "o0"), (1, "o1"), (2, "o2")]
     assert calls == [TINY]
