@@ -1,7 +1,7 @@
 """The Python interface: lazy, typed, and what the commands use."""
 
 import json
-import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -100,14 +100,11 @@ def test_runs_of_the_interface_are_those_of_the_command(tmp_path, monkeypatch, c
         lwbench.load_runs()
 
 
-def test_the_tutorial_runs_on_digits(tmp_path):
+def test_the_tutorial_runs_on_digits(tmp_path, monkeypatch, capsys):
     pytest.importorskip("pandas")
     source = (ROOT / "docs" / "tutorial.py").read_text()
     assert source.startswith("# %% [markdown]\n") and source.count("\n# %%") > 8
-    done = subprocess.run(
-        [sys.executable, ROOT / "docs" / "tutorial.py"], cwd=tmp_path, capture_output=True,
-        text=True, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("\nfinished: outputs/digits/tiny_net/") == 4
-    assert "model.width" in done.stdout
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(ROOT / "docs" / "tutorial.py"), run_name="__main__")
+    said = capsys.readouterr().out
+    assert said.count("\nfinished: outputs/digits/tiny_net/") == 4 and "model.width" in said
