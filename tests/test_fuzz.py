@@ -51,17 +51,11 @@ def times(quick, slow):
     )
 
 
-@pytest.fixture(scope="session")
-def home(tmp_path_factory):
-    """Shared by all tests here, so that a network is counted once."""
-    return tmp_path_factory.mktemp("home")
-
-
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path, home, monkeypatch):
-    """An empty working folder, and homes of its own."""
-    for name in ("DATA", "CACHE", "CONFIG"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(home / name))
+def elsewhere(tmp_path, monkeypatch):
+    """An empty working folder, and folders of data and configuration of its own."""
+    for name in ("DATA", "CONFIG"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name))
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
 
@@ -353,7 +347,7 @@ def test_any_table_is_answered(cases):
     claim()
 
 
-@times(10, 2000)
+@times(6, 2000)
 def test_a_damaged_table_is_answered(cases):
     whole = (conf_folder() / "table" / "ldc" / "4.yaml").read_text()
 
@@ -442,7 +436,7 @@ def same_classes(splits):
 @times(6, 600)
 def test_any_tree_of_files_is_answered_and_leaves_a_whole_run_or_none(cases, tmp_path):
     root = tmp_path / "tree"
-    fixed = ["data=folder", f"data.root={root}", "model=mb0", "epochs=1", "image_size=32",
+    fixed = ["data=folder", f"data.root={root}", "model=mb0", "epochs=1", "image_size=8",
              "batch_size=4", "out=runs"]  # fmt: skip
 
     @cases
@@ -559,7 +553,7 @@ def test_a_damaged_checkpoint_is_never_loaded(cases, tmp_path):
     assert checkpoint.load(path)["model"]["weight"].equal(state["model"]["weight"])
 
 
-TINY = ["model=mb0", "epochs=2", "batch_size=512", "image_size=32", "checkpoint.every=1000"]
+TINY = ["model=mb0", "epochs=2", "batch_size=512", "image_size=8", "checkpoint.every=1000"]
 RECORDS = ["checkpoints/last.pt", "checkpoints/previous.pt", "checkpoints/best.pt", "config.yaml",
            "env.json", "metrics.csv", "result.json"]  # fmt: skip
 
@@ -659,7 +653,7 @@ def damaged_records():
 
 @pytest.mark.skipif(not ARCHIVED.is_dir(), reason="needs a checkout's outputs/measured")
 @pytest.mark.parametrize(
-    "every", [11, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+    "every", [37, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
 )
 def test_an_invalid_field_of_a_record_costs_its_own_row_alone(every, monkeypatch):
     """A folder of runs, each with one invalid value somewhere, beside one whole run."""
@@ -685,7 +679,7 @@ def test_an_invalid_field_of_a_record_costs_its_own_row_alone(every, monkeypatch
         (folder / "result.json").write_text(json.dumps(result | {"seed": number}))
         (folder / file).write_bytes(text.encode("utf-8", "surrogatepass"))
         count += 1
-    assert count > 100
+    assert count > 1000 / every
     found = records(out)
     assert len(found) == count + 1  # their results are all valid
     reduced = ["table=ldc/4", "columns=cifar10", "epochs=10", "image_size=32", "archived=false"]
