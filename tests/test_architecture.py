@@ -187,19 +187,15 @@ def test_one_function_level_import_counts_networks_for_tables():
     assert sorted(users) == ["api", "commands._building", "commands._counting"]
 
 
-@pytest.mark.parametrize(
-    "command",
-    [["--help"], ["train", "--help"], ["table", "--help"], ["list"], ["table", "table=ldc/4"],
-     ["reproduce", "table=ldc/4", "dry_run=true"], ["train", "--cfg"], ["report"], ["claims"]],
-    ids=" ".join,
-)  # fmt: skip
-def test_a_command_that_reads_only_records_loads_no_torch(command, tmp_path, counted):
+def test_commands_that_read_only_records_load_no_torch(tmp_path, counted):
+    lines = ["--help", "train --help", "table --help", "list", "table table=ldc/4",
+             "reproduce table=ldc/4 dry_run=true", "train --cfg", "report", "claims"]  # fmt: skip
     code = (
-        "import sys; from lwbench.cli import main; code = main(sys.argv[1:]); "
-        "sys.exit(3 if 'torch' in sys.modules else code)"
+        "import sys\nfrom lwbench.cli import main\nfor line in sys.argv[1:]:\n"
+        "    if main(line.split()) or 'torch' in sys.modules:\n        sys.exit(line)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, *command], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-c", code, *lines], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 
