@@ -1,7 +1,7 @@
 """docs/reliability.md: each claim names a test that exists, runs and can fail.
 
-pytest itself collects the tests, in a process of its own, so that a name in a comment, a nested
-function or a class does not count.
+pytest itself collects the tests, so that a name in a comment, a nested function or a class does not
+count.
 """
 
 import ast
@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import COLLECTED
+from quick_suite import collected_tests
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
@@ -21,29 +23,12 @@ PROMISES = [f"R{n}" for n in range(1, 8)]
 FAULTS = [str(n) for n in range(1, 31)]
 ASSERTIONS = {"raises", "fail", "warns", "assert_close"}  # besides the statement
 
-# A pytest plugin: what was collected, with the marks that keep a test from running.
-COLLECT = """
-import json, os
-from _pytest.skipping import evaluate_skip_marks, evaluate_xfail_marks
-
-def pytest_collection_modifyitems(items):
-    found = {}
-    for item in items:
-        name = f"{item.path.name}::{getattr(item, 'originalname', item.name)}"
-        runs = not evaluate_skip_marks(item) and not evaluate_xfail_marks(item)
-        slow = item.get_closest_marker("slow") or item.get_closest_marker("gpu")
-        found.setdefault(name, []).append(runs and not slow)
-    with open(os.environ["COLLECTED"], "w") as file:
-        json.dump({name: any(runs) for name, runs in found.items()}, file)
-"""
-
 
 def collect(folder, files, work):
-    """Names of the collected tests -> whether a case of it runs in the quick suite."""
-    (work / "collect_plugin.py").write_text(COLLECT)
-    paths = os.pathsep.join([str(work), os.environ.get("PYTHONPATH", "")])
+    """The names of the tests in the files -> whether a case of it runs in the quick suite."""
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     # markers by command line: the suite's own configuration deselects the slow ones
-    options = ["--collect-only", "-q", "-p", "collect_plugin", "-o", "addopts=",
+    options = ["--collect-only", "-q", "-p", "quick_suite", "-o", "addopts=",
                "-o", "markers=slow\ngpu"]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *files], cwd=folder, capture_output=True,
@@ -123,10 +108,14 @@ def test_every_promise_and_every_fault_is_on_the_page():
     assert len(found) > len(PROMISES + FAULTS)  # and the faults of data sets
 
 
-def test_every_claim_has_a_test_that_exists_runs_and_can_fail(tmp_path):
-    files = sorted({file for file, _ in NAMED.findall(PAGE)})
+def test_every_claim_has_a_test_that_exists_runs_and_can_fail(request, tmp_path):
+    files = {file for file, _ in NAMED.findall(PAGE)}
     folder = Path(__file__).parent
-    collected = collect(folder, files, tmp_path)
+    items = [item for item in request.config.stash[COLLECTED] if item.path.name in files]
+    if files == {item.path.name for item in items}:
+        collected = collected_tests(items)
+    else:  # a part of the suite is run
+        collected = collect(folder, sorted(files), tmp_path)
     assert len(NAMED.findall(PAGE)) > 50
     assert list(problems(PAGE, collected, folder)) == []
 
@@ -186,27 +175,33 @@ WRONG = {
 }
 
 
-def test_a_claim_whose_test_proves_nothing_is_found(tmp_path):
-    (tmp_path / "test_some.py").write_text(SUITE)
-    collected = collect(tmp_path, ["test_some.py"], tmp_path)
+@pytest.fixture(scope="module")
+def some(tmp_path_factory):
+    """The folder of a small suite, and what was collected from it."""
+    folder = tmp_path_factory.mktemp("some")
+    (folder / "test_some.py").write_text(SUITE)
+    return folder, collect(folder, ["test_some.py"], folder)
+
+
+def test_a_claim_whose_test_proves_nothing_is_found(some):
+    folder, collected = some
     page = "## Promises\n\n### R1: some\n\n`test_some.py::test_good`, `test_some.py::{}`\n"
     for name in ("test_good", "test_skipped_in_part"):
-        assert list(problems(page.format(name), collected, tmp_path)) == []
+        assert list(problems(page.format(name), collected, folder)) == []
     for name, problem in WRONG.items():
-        found = list(problems(page.format(f"test_{name}"), collected, tmp_path))
+        found = list(problems(page.format(f"test_{name}"), collected, folder))
         assert found == [f"test_some.py::test_{name}: {problem}"]
 
 
-def test_a_claim_without_a_test_is_found(tmp_path):
-    (tmp_path / "test_some.py").write_text(SUITE)
-    collected = collect(tmp_path, ["test_some.py"], tmp_path)
+def test_a_claim_without_a_test_is_found(some):
+    folder, collected = some
     page = (
         "## Promises\n\n### R1: none\n\nWords.\n\n"
         "### R2: slow\n\n`test_some.py::test_marked_slow`\n"
         "\n## Faults\n\n| | fault | tests |\n| --- | --- | --- |\n| 1 | some | |\n"
         "\n## Faults of data sets\n\n| fault | tests |\n| --- | --- |\n| a disk | `test_some` |\n"
     )
-    assert list(problems(page, collected, tmp_path)) == [
+    assert list(problems(page, collected, folder)) == [
         "R1: no test", "R2: no test that runs in the quick suite", "1: no test", "a disk: no test",
         "test_some.py::test_marked_slow: skipped, slow or expected to fail",
     ]  # fmt: skip
