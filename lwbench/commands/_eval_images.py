@@ -9,8 +9,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from ..errors import UsageError
 from ..registry import Spec, validated
+from ..runs.keys import ImageSize, Precision
 from ..runs.machine import usable_cores
-from ..runs.runconfig import ImageSize, Precision
 from ..runs.schema import Images
 from ._building import built_data
 from ._weights import GivenWeights

@@ -10,7 +10,8 @@ from ..logs import console
 from ..registry import Spec
 from ..runs.directory import Run
 from ..runs.images import differences, is_same, require_same_classes
-from ..runs.runconfig import Precision, RunConfig
+from ..runs.keys import Precision
+from ..runs.runconfig import RunConfig
 from ..runs.schema import Figures, Result
 from ..runs.sources import allow, stored_code
 from ._building import configured_data, prepared_device

@@ -11,7 +11,7 @@ from ..logs import console
 from ..registry import DATASETS, MODELS, Spec, validated
 from ..runs.directory import Run
 from ..runs.images import require_same_classes
-from ..runs.runconfig import Group
+from ..runs.keys import Group
 from ..runs.schema import Images
 from ..runs.sources import allow
 from ._building import prepared_device

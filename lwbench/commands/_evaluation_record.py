@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from ..logs import console
 from ..runs.evaluations import Evaluated, write
 from ..runs.images import PUBLISHED, unlike_published_tests
+from ..runs.keys import Group
 from ..runs.provenance import this_start, utc_now
-from ..runs.runconfig import Group
 from ..runs.weights_id import identity_of, tag_of
 from ._building import device_name
 from ._eval_images import Options, TestImages

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from ..errors import UsageError
-from ..runs.runconfig import ImageSize
+from ..runs.keys import ImageSize
 from .profile import NumClasses
 
 TOLERANCE = 0.1  # points of top-1 that a float export may differ by

@@ -10,7 +10,8 @@ from ..logs import log
 from ..registry import DATASETS, MODELS, Spec
 from ..runs.directory import Run
 from ..runs.images import differences, is_same, require_same_classes
-from ..runs.runconfig import Group, RunConfig
+from ..runs.keys import Group
+from ..runs.runconfig import RunConfig
 from ..runs.schema import Images
 from ..runs.sources import allow
 from ..runs.weights_id import identity_of

@@ -14,8 +14,9 @@ from ..logs import console
 from ..registry import validated
 from ..runs import latencies
 from ..runs.directory import Run
+from ..runs.keys import Group, ImageSize
 from ..runs.provenance import cpu_model
-from ..runs.runconfig import Group, ImageSize, override_key
+from ..runs.runconfig import override_key
 from ..runs.schema import Threads
 from ..runs.weights_id import identity_of
 from ._bench_case import EXPORTED, Case

@@ -10,7 +10,7 @@ from ..config import command_values, expanded
 from ..errors import UsageError
 from ..logs import log
 from ..registry import DATASETS, MODELS, Spec, validated
-from ..runs.runconfig import Group, ImageSize
+from ..runs.keys import Group, ImageSize
 from ..runs.sources import allow
 from ._building import built_data
 from ._keys import Key, help_of_groups

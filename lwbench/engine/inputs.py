@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
-from ..runs.runconfig import Precision
+from ..runs.keys import Precision
 from ..runs.schema import Row
 
 Batch = tuple[Tensor, Tensor]  # images (N, C, H, W), labels (N,) or mixed labels (N, classes)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..paths import cache_home
-from ..runs.runconfig import Precision
+from ..runs.keys import Precision
 from .compile_cache import use_cache
 
 Autocast = Callable[[], AbstractContextManager[object]]
