@@ -14,7 +14,7 @@ from lwbench.cli import main
 from lwbench.commands import _bench_records
 from lwbench.commands._bench_case import Case, serve
 from lwbench.commands._benching import Measurement, measured
-from lwbench.measure.latency import difference, drift, median_interval
+from lwbench.measure.latency import difference, drift, median_interval, spread
 from lwbench.report.build import Sources
 from lwbench.report.build import write as write_report
 from lwbench.runs.directory import Run
@@ -46,17 +46,22 @@ class Fake:
     def __init__(self, times, reference=lambda index: 1.0):
         self.times, self.reference, self.calls = times, reference, []
 
-    def __call__(self, cases, seconds, seed, is_quiet):
+    def __call__(self, cases, seconds, seed, processes, is_quiet):
         self.calls.append([case.name for case in cases])
         generator = np.random.default_rng(seed)
         found = []
         for case in cases:
             values = self.times[case.name] * (1 + 0.01 * generator.standard_normal(24))
             blocks = [
-                Block(median_ms=value, calls=9, reference_ms=self.reference(index))
+                Block(
+                    median_ms=value,
+                    calls=9,
+                    reference_ms=self.reference(index),
+                    process=index % processes,
+                )
                 for index, value in enumerate(values)
             ]
-            found.append(Measurement(case, 0.5, 1.0, 2**20, list(values), blocks))
+            found.append(Measurement(case, [0.5], 2**20, list(values), blocks))
         return found
 
 
@@ -83,20 +88,23 @@ def rows(capsys):
 # --- statistics ----------------------------------------------------------------------------------
 
 
-def blocks(generator, shift=0.0, clock=0.0):
-    """Two cases in 24 rounds whose speed the clock changes together, by so much in all."""
-    rounds = np.linspace(0, clock, 24)
-    one, other = np.exp(0.01 * generator.standard_normal((2, 24)) + rounds)
+def processes(generator, shift=0.0):
+    """The medians of four processes of two cases, which differ by a percent from each other."""
+    one, other = np.exp(0.01 * generator.standard_normal((2, 4)))
     return one * (1 + shift), other
 
 
-def test_equal_networks_show_no_difference_and_others_do_even_while_the_clock_changes():
+def compared(cases, alpha=0.01):
+    return difference(*cases, spread(cases), alpha)
+
+
+def test_equal_networks_show_no_difference_and_others_do():
     generator = np.random.default_rng(0)
-    words = [difference(*blocks(generator, clock=0.3), 0.01).word for _ in range(30)]
-    assert words.count("no difference shown") >= 28
-    slower = [difference(*blocks(generator, 0.03, 0.3), 0.01) for _ in range(5)]
+    words = [compared(processes(generator)).word for _ in range(1000)]
+    assert 980 <= words.count("no difference shown") <= 998  # 990 are expected
+    slower = [compared(processes(generator, 0.1)) for _ in range(100)]
     assert {one.word for one in slower} == {"slower"}
-    assert all(one.low < 0.03 < one.high for one in slower)
+    assert sum(one.low < 0.1 < one.high for one in slower) >= 96
     assert str(slower[0]).startswith("+") and str(slower[0]).endswith("] slower")
 
 
@@ -106,9 +114,9 @@ def test_an_interval_of_the_median_covers_it():
     assert 0.85 <= np.mean([low <= 5 <= high for low, high in intervals]) < 1
 
 
-def test_blocks_that_are_too_few_for_the_level_are_said_to_be():
-    assert difference([2.0] * 6, [1.0] * 6, 0.01).word == "too few blocks"
-    assert difference([2.0] * 8, [1.0] * 8, 0.01).word == "slower"
+def test_one_process_of_each_shows_nothing():
+    found = compared(([2.0], [1.0]))
+    assert found.word == "too few processes" and str(found) == "+100.0 % too few processes"
 
 
 def test_a_clock_that_changes_is_seen_in_the_reference_and_one_outlier_is_not():
@@ -236,7 +244,7 @@ def test_a_process_that_dies_is_named(tiny):
         NETWORK.replace("return nn", "import os; os._exit(3)\n    return nn")
     )
     model = {"builder": "file", "path": str(Path("tiny.py").absolute()), "function": "tiny"}
-    assert measured([Case("dies", "file", model)], 1, 0) == [None]
+    assert measured([Case("dies", "file", model)], 1, 0, 2) == [None]
 
 
 # --- imported results, tables, the report --------------------------------------------------------

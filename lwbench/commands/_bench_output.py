@@ -46,22 +46,25 @@ def differences(found: Sequence[Latency], alpha: float) -> "list[Difference | No
 
     The level holds for all comparisons together (Bonferroni).
     """
-    from ..measure.latency import difference
+    from ..measure.latency import difference, spread
 
     firsts: dict[tuple[Any, ...], Latency] = {}
     pairs = []
     for one in found:
         first = firsts.setdefault((one.setting, one.image_size, one.device), one)
         together = one is not first and one.session is not None and one.session == first.session
-        pairs.append((one, first) if together and len(one.blocks) == len(first.blocks) else None)
+        pairs.append((one, first) if together else None)
     count = sum(pair is not None for pair in pairs)
+    groups: dict[tuple[Any, ...], list[list[float]]] = {}  # that share a spread between processes
+    for one in found:
+        groups.setdefault((one.session, one.runtime), []).append(one.processes_ms)
     return [
         pair
         and difference(
-            [block.median_ms for block in pair[0].blocks],
-            [block.median_ms for block in pair[1].blocks],
+            pair[0].processes_ms,
+            pair[1].processes_ms,
+            spread(groups[pair[0].session, pair[0].runtime]),
             alpha / count,
-            pair[0].seed or 0,
         )
         for pair in pairs
     ]
@@ -74,8 +77,8 @@ def _remarks(
     if count := sum(one is not None for one in compared):
         level = f"{100 * (1 - alpha):g} %"
         lines.append(
-            f"Differences are to the first network in the same setting, from blocks of the same "
-            f"round; their {count} intervals hold together at {level} (Bonferroni)."
+            "Differences are to the first network in the same setting, judged by the spread "
+            f"between processes; {count} intervals hold together at {level} (Bonferroni)."
         )
     if len({one.session for one in found}) > 1:
         lines.append(

@@ -25,7 +25,7 @@ def measure(planned: "Sequence[Planned]", options: "Options") -> None:
     """Measure the cases in turn and write a record of each; failed ones have warnings."""
     is_quiet = options.format in ("csv", "json")  # which programs read
     cases = [one.case for one in planned]
-    found = measured(cases, options.seconds, options.seed, is_quiet)
+    found = measured(cases, options.seconds, options.seed, options.processes, is_quiet)
     session = uuid.uuid4().hex
     for one, measurement in zip(planned, found, strict=True):
         if measurement is not None:
@@ -59,7 +59,7 @@ def _record(planned: "Planned", found: Measurement, session: str, alpha: float) 
         interval_ms=median_interval(medians, alpha, case.seed),
         alpha=alpha,
         blocks=tuple(found.blocks),
-        load_s=found.load_s,
+        load_s=float(np.median(found.loads_s)),
         peak_bytes=found.peak_bytes,
         params=counts and counts["params"],
         macs=counts and counts["macs"]["plain"],

@@ -1,4 +1,4 @@
-"""Measure the cases of `bench`: a process each, in rounds of blocks, each round in random order."""
+"""Measure the cases of `bench`: in processes of their own, which take turns in blocks of calls."""
 
 import json
 import os
@@ -31,71 +31,101 @@ class Measurement:
     """What was measured of a case; times in milliseconds."""
 
     case: Case
-    load_s: float
-    call_ms: float
+    loads_s: list[float] = field(default_factory=list)
     peak_bytes: int = 0
     calls_ms: list[float] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
 
 
+Turn = tuple["_Worker", Measurement, float]  # a case's process, and what a call takes, in ms
+
+
 def measured(
-    cases: Sequence[Case], seconds: float, seed: int, is_quiet: bool = False
+    cases: Sequence[Case], seconds: float, seed: int, processes: int, is_quiet: bool = False
 ) -> list[Measurement | None]:
     """Measure all cases in turn; `seconds`: of all blocks together. `is_quiet`: without progress.
 
-    A case that cannot be loaded is None, with a warning. Raises UsageError for more threads than
-    cores, LwbenchError where a process dies.
+    Each case has `processes` processes, one after the other: all cases are loaded, take turns and
+    end, as often. A case that cannot be loaded is None, with a warning. Raises UsageError for more
+    threads than cores, LwbenchError where a process dies.
     """
-    found: list[Measurement | None] = []
-    workers: dict[int, _Worker] = {}
-    cases = [replace(case, cpus=_cpus(case.threads)) for case in cases]
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lwbench-bench-")))
-        exported = _Exports(folder)
-        for case in cases:
-            # one after the other, so that loading is timed on a machine that does nothing else
-            try:
-                worker = stack.enter_context(_started(exported.of(case)))
-                loaded = worker.answer()
-            except LwbenchError as error:
-                log.warning("%s: left out: %s", case.text, error)
-                found.append(None)
-                continue
-            workers[len(found)] = worker
-            found.append(Measurement(case, **loaded))
-            if not is_quiet:
-                console().print(f"loaded       {case.text}: {loaded['load_s']:.2f} s")
-        if workers:
-            stack.enter_context(_pinned(_cpus(1)))
-            pairs = [(worker, one) for n, worker in workers.items() if (one := found[n])]
-            _take_turns(pairs, seconds, np.random.default_rng(seed), is_quiet)
+    found: list[Measurement | None] = [
+        Measurement(replace(case, cpus=_cpus(case.threads))) for case in cases
+    ]
+    generator = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory(prefix="lwbench-bench-") as folder:
+        exports = _Exports(Path(folder))
+        for number in range(processes):
+            with ExitStack() as stack:
+                # Of two equal processes the one started later was faster, by a percent: every
+                # other time the order is reversed.
+                order = range(len(found))[:: -1 if number % 2 else 1]
+                is_shown = number == 0 and not is_quiet
+                turns = list(_loaded(found, order, exports, stack, is_shown))
+                stack.enter_context(_pinned(_cpus(1)))
+                _take_turns(turns, seconds / processes, processes, number, generator, is_quiet)
     return found
 
 
+def _loaded(
+    found: list[Measurement | None],
+    order: Sequence[int],
+    exports: "_Exports",
+    stack: ExitStack,
+    is_shown: bool,
+) -> Iterator[Turn]:
+    """Start a process for each case; one after the other, so that loading is timed alone."""
+    for index in order:
+        if (one := found[index]) is None:
+            continue
+        try:
+            worker = stack.enter_context(_started(exports.of(one.case)))
+            answer = worker.answer()
+        except LwbenchError as error:
+            log.warning("%s: left out: %s", one.case.text, error)
+            found[index] = None
+            continue
+        one.loads_s.append(answer["load_s"])
+        if is_shown:
+            console().print(f"loaded       {one.case.text}: {answer['load_s']:.2f} s")
+        yield worker, one, answer["call_ms"]
+
+
 def _take_turns(
-    pairs: "Sequence[tuple[_Worker, Measurement]]",
+    turns: Sequence[Turn],
     seconds: float,
+    processes: int,
+    number: int,
     generator: np.random.Generator,
     is_quiet: bool,
 ) -> None:
-    block_s = max(seconds / (ROUNDS * len(pairs)), LEAST_BLOCK_S)
+    """Rounds of blocks, each in random order; `number`: of the cases' processes."""
+    if not turns:
+        return
+    most, least = -(-ROUNDS // processes), -(-LEAST_ROUNDS // processes)
+    block_s = max(seconds / (most * len(turns)), LEAST_BLOCK_S)
     # a block has a call or two that are not timed and as many at least that are
-    calls_s = [2 * least_calls(one.call_ms) * one.call_ms / 1000 for _, one in pairs]
+    calls_s = [2 * least_calls(call_ms) * call_ms / 1000 for _, _, call_ms in turns]
     takes = sum(max(block_s, needed) for needed in calls_s)
-    rounds = min(ROUNDS, max(LEAST_ROUNDS, int(seconds / takes)))
+    rounds = min(most, max(least, int(seconds / takes)))
     before = reference_ms()
-    bar = nullcontext() if is_quiet else CountProgress(rounds * len(pairs), "blocks")
+    bar = nullcontext() if is_quiet else CountProgress(rounds * len(turns), "blocks")
     with bar as progress:
         for _ in range(rounds):
-            for index in generator.permutation(len(pairs)):
-                worker, one = pairs[index]
+            for index in generator.permutation(len(turns)):
+                worker, one, _ = turns[index]
                 block = worker.ask(seconds=block_s)
                 after, calls = reference_ms(), block["calls_ms"]
                 one.calls_ms += calls
-                one.peak_bytes = block["peak_bytes"]
-                median = float(np.median(calls))
-                around = (before + after) / 2
-                one.blocks.append(Block(median_ms=median, calls=len(calls), reference_ms=around))
+                one.peak_bytes = max(one.peak_bytes, block["peak_bytes"])
+                one.blocks.append(
+                    Block(
+                        median_ms=float(np.median(calls)),
+                        calls=len(calls),
+                        reference_ms=(before + after) / 2,
+                        process=number,
+                    )
+                )
                 before = after
                 if progress is not None:
                     progress.more(1)

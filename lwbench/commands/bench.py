@@ -27,7 +27,9 @@ FLAGS: tuple[str, ...] = ()
 KEYS: dict[str, Key] = {}
 CLASSES = 1000  # where neither run nor weights say how many
 OF_THE_RUN = ("model", "weights", "image_size", "num_classes")
-OF_THE_COMMAND = ("seconds", "alpha", "seed", "force", "out", "import", "picture", "format")
+OF_THE_COMMAND = (
+    "seconds", "processes", "alpha", "seed", "force", "out", "import", "picture", "format",
+)  # fmt: skip
 
 
 def help() -> str:
@@ -50,6 +52,7 @@ class Options:
         num_classes: NumClasses | None,
         deploy: bool,
         seconds: PositiveFloat,
+        processes: Annotated[int, Field(ge=1, le=100)],
         alpha: Annotated[float, Field(gt=0, lt=0.5)],
         seed: NonNegativeInt,
         force: bool,
@@ -61,6 +64,7 @@ class Options:
         self.run, self.weights, self.runtime = run, weights, runtime
         self.batch_size, self.threads, self.device = batch_size, threads, device
         self.image_size, self.num_classes, self.deploy = image_size, num_classes, deploy
+        self.processes = processes
         self.seconds, self.alpha, self.seed, self.force = seconds, alpha, seed, force
         self.out, self.format, self.trust_code = Path(out), format, trust_code
         self.picture = None if picture is None else Path(picture)

@@ -1,6 +1,7 @@
 """Latency as a statistic: timed calls, a reference kernel, intervals from resampled blocks.
 
-Calls that follow each other are correlated, so that blocks of calls are the sampling unit.
+Calls that follow each other are correlated, so that blocks of calls are what is resampled. Blocks
+of one process are correlated too: differences between networks are judged by their processes.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,24 +51,48 @@ class Difference(NamedTuple):
     share: float
     low: float
     high: float
-    word: str  # slower, faster, no difference shown, or too few blocks
+    word: str  # slower, faster, no difference shown, or too few processes
 
     def __str__(self) -> str:
+        if self.word == TOO_FEW:
+            return f"{100 * self.share:+.1f} % {self.word}"
         text = f"{100 * self.share:+.1f} % [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
         return f"{text} {self.word}"
 
 
-def difference(
-    ours: Sequence[float], baseline: Sequence[float], alpha: float, seed: int = 0
-) -> Difference:
-    """Compare the block medians of two cases that took turns; blocks of one round are a pair.
+TOO_FEW = "too few processes"
 
-    What changes slowly, such as the clock, affects both blocks of a pair and leaves their ratio.
+
+def spread(cases: Sequence[Sequence[float]]) -> tuple[float, int]:
+    """Standard deviation between the processes of a case, pooled, and its degrees of freedom.
+
+    `cases`: the median of each process, for each case; the deviation is that of their logarithms.
     """
-    logs = np.log(np.asarray(ours) / np.asarray(baseline))
-    low, high = median_interval(list(logs), alpha, seed)
+    logs = [np.log(values) for values in cases]
+    squares = sum(float(((one - one.mean()) ** 2).sum()) for one in logs)
+    degrees = sum(len(one) - 1 for one in logs)
+    return (squares / degrees) ** 0.5 if degrees else 0.0, degrees
+
+
+def difference(
+    ours: Sequence[float],
+    baseline: Sequence[float],
+    pooled: tuple[float, int],
+    alpha: float,
+) -> Difference:
+    """Compare two cases by the medians of their processes; `pooled`: see `spread`.
+
+    Two processes of the same network differ for as long as they live, by more than their blocks
+    vary, so that processes are the sampling unit. The interval is Student's.
+    """
+    from scipy.special import stdtrit  # a light part of scipy, but not needed to read records
+
+    deviation, degrees = pooled
+    middle = float(np.log(ours).mean() - np.log(baseline).mean())
+    if degrees == 0:
+        return Difference(float(np.expm1(middle)), -1.0, float("inf"), TOO_FEW)
+    error = deviation * (1 / len(ours) + 1 / len(baseline)) ** 0.5
+    half = float(stdtrit(degrees, 1 - alpha / 2)) * error
+    low, high = middle - half, middle + half
     word = "no difference shown" if low <= 0 <= high else "slower" if low > 0 else "faster"
-    if 2.0 ** (1 - len(logs)) > alpha:  # not even the whole range would be such an interval
-        word = "too few blocks"
-    share, low, high = (float(np.expm1(x)) for x in (np.median(logs), low, high))
-    return Difference(share, low, high, word)
+    return Difference(float(np.expm1(middle)), float(np.expm1(low)), float(np.expm1(high)), word)

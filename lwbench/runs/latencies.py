@@ -9,6 +9,7 @@ import json
 import logging
 import re
 import shlex
+import statistics
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -29,13 +30,17 @@ Milliseconds = Annotated[float, Field(gt=0, le=1e9)]
 
 
 class Block(BaseModel):
-    """Consecutive calls of one case: their median, and the reference kernel's time around them."""
+    """Consecutive calls of one case: their median, and the reference kernel's time around them.
+
+    `process`: the number of the case's process, from 0.
+    """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     median_ms: Milliseconds
     calls: Positive
     reference_ms: Milliseconds
+    process: Count = 0
 
 
 class Setting(NamedTuple):
@@ -119,6 +124,15 @@ class Latency(BaseModel):
         if self.threads is not None:
             words.append(f"{self.threads} thread{'s' * (self.threads > 1)}")
         return ", ".join(words + ["deploy form"] * self.deploy + ["imported"] * self.is_imported)
+
+    @property
+    def processes_ms(self) -> list[float]:
+        """The median of each process, over the medians of its blocks."""
+        numbers = sorted({block.process for block in self.blocks})
+        return [
+            statistics.median(block.median_ms for block in self.blocks if block.process == number)
+            for number in numbers
+        ]
 
     @property
     def is_imported(self) -> bool:
