@@ -30,7 +30,9 @@ def pieces() -> list[list[str]]:
 
 
 def command(networks: list[str], *more: str) -> list[str]:
-    return ["bench", f"model={','.join(networks)}", "runtime=eager,onnx", f"out={OUT}", *more]
+    # two processes of each: their spread is taken from all networks of a piece
+    words = [f"model={','.join(networks)}", "runtime=eager,onnx", "processes=2", f"out={OUT}"]
+    return ["bench", *words, *more]
 
 
 def main() -> int:

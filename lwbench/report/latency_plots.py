@@ -12,7 +12,8 @@ from ..runs.latencies import Latency
 from .canvas import COLOURS, MARKERS, NoPicture, place_labels, plain, styled
 from .plots import pareto
 
-LABELLED = 30  # most points that are labelled, so that labels do not cover each other
+LABELLED = 30  # most points that are all labelled, so that labels do not cover each other
+STRIKING = 16  # of more points, so many
 
 
 class Point(NamedTuple):
@@ -41,11 +42,10 @@ def over_macs(found: Sequence[Latency]) -> Figure:
     sizes = " and ".join(dict.fromkeys(f"{one.image_size} px" for one in found))
     ax.set(xscale="log", yscale="log", xlabel=f"MACs (plain, {sizes})", ylabel="latency (ms)")
     ax.xaxis.set_major_formatter(EngFormatter())
-    ax.yaxis.set_major_formatter(EngFormatter())
+    ax.yaxis.set_major_formatter("{x:g}")
     _legend(figure)
-    first = next(iter(groups.values()))
-    labelled = first if len(first) <= LABELLED else []
-    place_labels(ax, [(float(one.macs or 0), one.p50_ms, plain(one.name)) for one in labelled])
+    first = _striking(next(iter(groups.values())))
+    place_labels(ax, [(float(one.macs or 0), one.p50_ms, plain(one.name)) for one in first])
     return figure
 
 
@@ -75,6 +75,15 @@ def accuracy_over_latency(points: Mapping[str, Sequence[Point]], accuracy: str) 
     _legend(figure)
     place_labels(ax, labels[:LABELLED])
     return figure
+
+
+def _striking(found: Sequence[Latency]) -> Sequence[Latency]:
+    """Those to label: all, or of many the ones whose MACs say least about their latency."""
+    if len(found) <= LABELLED:
+        return found
+    macs, times = (np.log([getattr(one, key) for one in found]) for key in ("macs", "p50_ms"))
+    apart = np.abs(times - np.polyval(np.polyfit(macs, times, 1), macs))
+    return [found[index] for index in np.argsort(-apart)[:STRIKING]]
 
 
 def _errorbars(
