@@ -30,8 +30,8 @@ def pieces() -> list[list[str]]:
 
 
 def command(networks: list[str], *more: str) -> list[str]:
-    # two processes of each: their spread is taken from all networks of a piece
-    words = [f"model={','.join(networks)}", "runtime=eager,onnx", "processes=2", f"out={OUT}"]
+    # one process of each: the table compares no networks
+    words = [f"model={','.join(networks)}", "runtime=eager,onnx", "processes=1", f"out={OUT}"]
     return ["bench", *words, *more]
 
 
@@ -39,7 +39,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--list", action="store_true", help="print the pieces")
     parser.add_argument("--piece", type=int, help="measure this one, from 0")
-    parser.add_argument("--seconds", type=float, default=100, help="of measuring a piece")
+    parser.add_argument("--seconds", type=float, default=40, help="of measuring a piece")
     options = parser.parse_args()
     if options.list:
         for number, networks in enumerate(pieces()):
