@@ -1,9 +1,13 @@
-"""The part of a run's rows that its result holds."""
+"""What a run's result and its arrays hold, from its rows and its last evaluations."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ..runs.schema import Row
+from .evaluate import Evaluation
+from .recorder import Arrays
 
 
 def figures(row: Row, prefix: str = "") -> dict[str, Any]:
@@ -22,3 +26,20 @@ def held_out_figures(rows: Sequence[Row]) -> dict[str, Any]:
     if not known:
         return {}
     return {"held_out": figures(max(known, key=lambda row: row["validation_top1"]))}
+
+
+def final_arrays(
+    test: Evaluation, train: Evaluation | None, class_names: Sequence[str]
+) -> dict[str, Arrays]:
+    """The confusion matrices, and which test images the last weights classify correctly.
+
+    The latter are a bit per image in canonical order, for comparisons image by image.
+    """
+    confusion = {
+        "test": test.confusion,
+        "class_names": np.array(class_names, dtype=np.str_),
+    }
+    if train is not None:
+        confusion["train"] = train.confusion
+    bits, count = np.packbits(test.correct), np.array(len(test.correct))
+    return {"confusion": confusion, "predictions": {"correct": bits, "count": count}}

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,8 +22,8 @@ from .freezing import train_mode
 from .inputs import Batches, Progress, Settings, Split
 from .load import LoadWatch
 from .offsets import is_deformable, offset_arrays, offset_statistics
-from .recorder import Arrays, NoRecorder, Recorder
-from .result import figures, held_out_figures
+from .recorder import NoRecorder, Recorder
+from .result import figures, final_arrays, held_out_figures
 from .signals import Interrupted, Signals
 from .state import Position
 from .step import TrainStep
@@ -217,18 +216,10 @@ class Training:
         # interrupted here, a run resumes behind its last epoch and evaluates again
         begin = time.monotonic()
         test = self._evaluate("test")
-        confusion: dict[str, np.ndarray] = {
-            "test": test.confusion,
-            "class_names": np.array(self.data.class_names, dtype=np.str_),
-        }
         most, size = self.settings.train_evaluated, self.data.train_size
         train_evaluated = size if most is None else min(most, size)
-        if train_evaluated:
-            confusion["train"] = self._evaluate("train", train_evaluated).confusion
-        arrays: dict[str, Arrays] = {"confusion": confusion}
-        # a bit per test image in canonical order, for comparisons image by image
-        bits, count = np.packbits(test.correct), np.array(len(test.correct))
-        arrays["predictions"] = {"correct": bits, "count": count}
+        train = self._evaluate("train", train_evaluated) if train_evaluated else None
+        arrays = final_arrays(test, train, self.data.class_names)
         if self.is_deformable:
             images = self._test_images(EXAMPLE_IMAGES)
             arrays["offsets"] = offset_arrays(self.step.delivered, images, self.step.autocast)
