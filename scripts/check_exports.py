@@ -1,20 +1,25 @@
 """Export every network of the zoo to ONNX and compare onnxruntime with PyTorch at 64 px.
 
-    python scripts/check_exports.py [names ...]
+    python scripts/check_exports.py [names ...] [--processes N]
 
 Batch norms have the statistics of real images (parts of scikit-learn's two photographs), offsets of
 deformable convolutions are not zero, and logits are scaled to spread by at least 0.1: a network
-whose logits are nearly constant would agree with anything. Prints a line per network; exit code 1
-if the largest difference of one is above 1e-4 of its largest logit. Two processes compute with a
-thread each.
+whose logits are nearly constant would agree with anything. Prints a line per network and writes it
+to outputs/measured/exports.csv, where it replaces the network's former row; exit code 1 if the
+largest difference of one is above 1e-4 of its largest logit. Two processes compute with a thread
+each.
 """
 
+import argparse
+import csv
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +33,8 @@ from lwbench.layers.deform import DeformConv2d
 BOUND = 1e-4  # of the largest logit
 SPREAD = 0.1  # largest minus smallest logit of a class over the images, on average
 SIDE, IMAGES = 64, 32
+TABLE = Path(__file__).resolve().parent.parent / "outputs" / "measured" / "exports.csv"
+PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 
 class Check(NamedTuple):
@@ -36,6 +43,7 @@ class Check(NamedTuple):
     name: str
     relative: float
     spread: float
+    bytes: int  # of the file
     seconds: float  # of the processor
 
     @property
@@ -79,32 +87,63 @@ def check(name: str) -> Check:
             last.weight.mul_(2 * SPREAD / spread)
     with tempfile.TemporaryDirectory() as folder:
         write(program(network, images[0], batch=None), "onnx", Path(folder))
+        size = (Path(folder) / "model.onnx").stat().st_size
         run = runtime("onnx", Path(folder), threads=1)
         with torch.no_grad():
             ours = network(images)
         theirs = torch.cat([torch.from_numpy(run(x.numpy())) for x in (images[:1], images[1:])])
     relative = float((ours - theirs).abs().max() / ours.abs().max())
-    return Check(name, relative, _spread(ours), time.process_time() - begin)
+    return Check(name, relative, _spread(ours), size, time.process_time() - begin)
 
 
 def _spread(logits: Tensor) -> float:
     return float((logits.amax(0) - logits.amin(0)).mean())
 
 
-def main(chosen: list[str]) -> int:
-    """Check the chosen networks, or all, in two processes."""
-    begin, failed = time.perf_counter(), []
-    with get_context("spawn").Pool(2) as pool:
-        for found in pool.imap_unordered(check, chosen or names()):
+def record(found: Check) -> None:
+    """Put a result into the table, whose rows are in the order of the networks' names."""
+    rows = {row["name"]: row for row in recorded()}
+    rows[found.name] = {
+        "name": found.name,
+        "relative_difference": f"{found.relative:.2e}",
+        "spread": f"{found.spread:.3g}",
+        "bytes": found.bytes,
+        "seconds": f"{found.seconds:.1f}",
+        **{name: version(name) for name in PACKAGES},
+    }
+    with open(TABLE, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[found.name]))
+        writer.writeheader()
+        writer.writerows(rows[name] for name in sorted(rows))
+
+
+def recorded() -> list[dict[str, Any]]:
+    """The rows of the table; none where it does not exist."""
+    if not TABLE.exists():
+        return []
+    with open(TABLE, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def main() -> int:
+    """Check the networks that are named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="all networks of the zoo if none is given")
+    parser.add_argument("--processes", type=int, default=2)
+    options = parser.parse_args()
+    begin, checks = time.perf_counter(), []
+    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
+        for found in pool.map(check, options.names or names()):
             print(
                 f"{found.name:<28} {found.relative:.1e} of the largest logit, spread "
                 f"{found.spread:.2f}, {found.seconds:.1f} s{'' if found.passes else '  FAILED'}",
                 flush=True,
             )
-            failed += [] if found.passes else [found.name]
-    print(f"{len(chosen or names())} networks in {time.perf_counter() - begin:.0f} s")
-    return 1 if failed else 0
+            record(found)
+            checks.append(found)
+    print(f"{len(checks)} networks in {time.perf_counter() - begin:.0f} s")
+    return 0 if all(found.passes for found in checks) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -5,8 +5,9 @@
 
 Writes a row per network to outputs/measured/zoo_profile.csv: its figures at its own image size with
 1000 classes, or one line that says why there are none. Networks that the file already holds, for
-the installed version of their library, are skipped, so that an interrupted run continues. `--page`
-writes docs/zoo_profile.md from the file, `--check` only compares the two.
+the installed version of their library, are skipped, so that an interrupted run continues; rows
+that lack a rule, which was added after they were written, are made again. `--page` writes
+docs/zoo_profile.md from the file, `--check` only compares the two.
 
 A worker process answers several networks; it is restarted after a failure and after every 25
 networks. A network may use S seconds of processor time (60; processor time so that other load on
@@ -26,7 +27,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from statistics import median
@@ -35,10 +36,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "outputs" / "measured" / "zoo_profile.csv"
 PAGE = ROOT / "docs" / "zoo_profile.md"
-RULES = ("plain", "conv_only", "thop2020", "torchstat", "ptflops", "thop", "flop_counter")
-FIGURES = ("params", "buffers", *RULES, "activations", "peak_bytes")
+# a figure for every network; the other counters may fail
+RULES = ("plain", "conv_only", "thop2020", "torchstat", "ptflops", "fvcore")
+COUNTERS = ("thop", "flop_counter")
+FIGURES = ("params", "buffers", *RULES, *COUNTERS, "activations", "peak_bytes")
 COLUMNS = ("library", "version", "arch", "image_size", *FIGURES, "unknown", "not_covered")
 COLUMNS += ("seconds", "remark", "error")
+Network = tuple[str, str, str]  # library, its version, name
 REUSES = 25  # networks per worker process
 WALL = 20  # a network is also ended after this multiple of its seconds, should it hang idle
 
@@ -68,34 +72,52 @@ def main() -> None:
     wanted = [
         network
         for network in networks()
-        if network not in rows
+        if not is_complete(rows.get(network))
         and options.only in network[2]
         and options.library in (None, network[0])
     ]
     print(f"{len(rows)} networks are in {options.table}, {len(wanted)} to go", flush=True)
     options.table.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not options.table.exists()
-    with open(options.table, "a", newline="", encoding="utf-8") as file, workers(options) as ask:
-        writer = csv.DictWriter(file, COLUMNS, restval="")
-        if is_new:
-            writer.writeheader()
-        for library, version, arch in wanted:
-            row = {"library": library, "version": version, "arch": arch}
+    with workers(options) as ask:
+        for network in wanted:
+            library, version, arch = network
+            before = rows.get(network, {})
             answer = ask(library, arch)
-            writer.writerow(row | answer)
-            file.flush()
-            print(f"{library} {arch}: {answer.get('error') or answer.get('plain')}", flush=True)
+            if not (before and answer.get("error")):  # the figures that are there stay
+                rows[network] = {"library": library, "version": version, "arch": arch, **answer}
+                write(options.table, rows.values())
+            other = [k for k in FIGURES if before.get(k) and before[k] != str(answer.get(k))]
+            changed = f", other {', '.join(other)} than before" if other else ""
+            print(
+                f"{library} {arch}: {answer.get('error') or answer['plain']}{changed}", flush=True
+            )
 
 
-def stored(table: Path) -> set[tuple[str, str, str]]:
-    """Library, version and name of the networks that a table holds."""
+def stored(table: Path) -> dict[Network, dict[str, Any]]:
+    """The rows of a table by library, version and name of the network."""
     if not table.exists():
-        return set()
+        return {}
     with open(table, newline="", encoding="utf-8") as file:
-        return {(row["library"], row["version"], row["arch"]) for row in csv.DictReader(file)}
+        rows = list(csv.DictReader(file))
+    return {(row["library"], row["version"], row["arch"]): row for row in rows}
 
 
-def networks() -> list[tuple[str, str, str]]:
+def is_complete(row: dict[str, Any] | None) -> bool:
+    """Whether a row has a figure under every rule, or says why it has none."""
+    return row is not None and bool(row["error"] or all(row.get(rule) for rule in RULES))
+
+
+def write(table: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Replace a table at once, so that an interruption costs no row."""
+    partial = table.with_suffix(".partial")
+    with open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(table)
+
+
+def networks() -> list[Network]:
     """Every network as (library, version, name); of timm one of each family first, and so on."""
     import timm
     import torchvision
@@ -170,7 +192,26 @@ def compared_counters(rows: list[dict[str, str]]) -> list[str]:
     if silent:
         names = ", ".join(f"{row['arch']} ({row['remark']})" for row in silent)
         lines[-1] += f" It fails on {names}."
-    return lines
+    return [*lines, "", *fvcores_figures(rows)]
+
+
+def fvcores_figures(rows: list[dict[str, str]]) -> list[str]:
+    """How the figures of fvcore's rule, which was added last, compare with `plain`."""
+    found = [row for row in rows if row.get("fvcore")]
+    parts = [f"{len(found)} of {len(rows)} rows have the figure of the rule `fvcore`"]
+    if len(found) < len(rows):
+        parts.append(
+            "the others were counted before lwbench had it: `scripts/zoo_profile.py` makes them "
+            "again"
+        )
+    if ratios := sorted((int(r["fvcore"]) / int(r["plain"]), r["arch"]) for r in found):
+        middle = median(ratio for ratio, _ in ratios)
+        (low, low_arch), (high, high_arch) = ratios[0], ratios[-1]
+        parts.append(
+            f"it is {middle:.3f} times `plain` in the median, from {low:.3f} ({low_arch}) to "
+            f"{high:.3f} ({high_arch}). It counts norms and pooling, and leaves out fused attention"
+        )
+    return [f"{'; '.join(parts)}."]
 
 
 def left_out(rows: list[dict[str, str]]) -> list[str]:
@@ -181,9 +222,9 @@ def left_out(rows: list[dict[str, str]]) -> list[str]:
         unknown.update({part.split(" x ")[0] for part in row["unknown"].split(", ") if part})
     found = ", ".join(most_common(unknown))
     lines.append(f"Operators that no rule knows, with the number of networks: {found or 'none'}.")
-    lines += ["", "| rule | networks with classes it does not cover | most frequent ones |"]
+    lines += ["", "| rule | networks with parts it does not cover | most frequent ones |"]
     lines += ["| --- | ---: | --- |"]
-    for rule in ("thop2020", "torchstat", "ptflops", "thop"):
+    for rule in ("thop2020", "torchstat", "ptflops", "fvcore", "thop"):
         classes: Counter[str] = Counter()
         networks = 0
         for row in rows:
