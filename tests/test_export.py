@@ -12,6 +12,7 @@ import lwbench
 from lwbench.cli import main
 from lwbench.commands import _exporting
 from lwbench.deploy.export import program, write
+from lwbench.deploy.preprocess import Pixels
 from lwbench.deploy.verify import Comparison, compare
 from lwbench.errors import LwbenchError
 
@@ -170,6 +171,30 @@ def test_without_images_the_accuracy_is_unproven(run, tmp_path, capsys) -> None:
     assert "accuracy is unproven" in capsys.readouterr().err
 
 
+def test_a_file_of_weights_is_compared_on_the_images_that_are_named(run, tmp_path) -> None:
+    state = torch.load(run / "checkpoints" / "last.pt", weights_only=True)["model"]
+    torch.save({"state_dict": state}, tmp_path / "net.pth")
+    network = ["model=file", f"model.path={run / 'sources' / 'tiny.py'}", "model.function=tiny"]
+    words = [*network, "data=digits", "image_size=16", "preprocess=true", f"out={tmp_path}"]
+    assert main(["export", *words, f"weights={tmp_path / 'net.pth'}"]) == 0
+    card = json.loads((tmp_path / "card.json").read_text())
+    final = json.loads((run / "result.json").read_text())["final"]
+    assert card["comparison"]["images"] == 355
+    assert card["comparison"]["runtime_top1"] == pytest.approx(final["test_top1"], abs=0.3)
+    assert card["comparison"]["changed_answers"] == 0
+    assert card["input"]["shape"] == ["batch", 32, 32, 3]
+    assert card["weights"].startswith(f"{tmp_path / 'net.pth'} (sha256:")
+
+
+def test_normalised_images_give_their_bytes_back_exactly() -> None:
+    from torchvision.transforms.functional import normalize
+
+    every = torch.arange(256, dtype=torch.uint8).expand(3, -1).reshape(1, 3, 16, 16)
+    pixels = Pixels(16, 16, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    images = normalize(every / 255, pixels.mean, pixels.std)
+    assert pixels.bytes_of(images).permute(0, 3, 1, 2).equal(every)
+
+
 def test_a_failed_export_leaves_the_earlier_one(run, first, monkeypatch) -> None:
     folder = first[0]
     before = {path: path.read_bytes() for path in folder.iterdir()}
@@ -190,6 +215,7 @@ def test_a_failed_export_leaves_the_earlier_one(run, first, monkeypatch) -> None
         (["sensitivity=true"], "needs quantize=int8"),
         (["batch=0"], "expected dynamic or a number"),
         (["preprocess=true", "model=mobilenetv1_025", "image_size=32"], "needs the data set"),
+        (["quantize=int8", "model=mobilenetv1_025", "image_size=32"], "on training images: it"),
         (["run=nowhere"], "not a run directory"),
         (["run=nowhere", "model=ldc0"], "'model' belongs to the run"),
     ],

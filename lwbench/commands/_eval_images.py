@@ -16,14 +16,14 @@ from ._building import built_data
 from ._weights import GivenWeights
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from torch import Tensor
 
     from ..data.preprocessing import Transform
 
 Three = Annotated[list[float], Field(min_length=3, max_length=3)]
-Batches = Callable[[], Iterator[tuple["Tensor", "Tensor"]]]
+# (split "test" or "train", the most images or None) -> batches of images with their labels
+Batches = Callable[..., Iterator[tuple["Tensor", "Tensor"]]]
 
 
 class Options:
@@ -88,37 +88,47 @@ class TestImages:
 
 
 def test_images(
-    spec: Spec, options: Options, given: GivenWeights, device: "torch.device"
+    spec: Spec, options: Options, given: GivenWeights, device: "torch.device", seed: int = 0
 ) -> TestImages:
+    """The test images of a data set. `seed`: which of them are taken where not all are wanted."""
     if given.public is None and not options.preprocess:
-        return _as_in_training(spec, options, device)
+        return _as_in_training(spec, options, device, seed)
+    import numpy as np
+
+    from ..data.draws import evaluation_sample
     from ..data.preprocessing import preprocessed
 
     splits = spec.build().splits()
-    files: Sequence[str] | np.ndarray
+    parts: dict[str, tuple[Sequence[str] | np.ndarray, Tensor]]
     if splits is not None:
         import torch
 
         for fault in splits.test.faults.values():
             raise UsageError(fault)
-        class_names, files = splits.train.class_names, splits.test.paths
-        labels = torch.tensor(splits.test.labels, dtype=torch.int64)
+        class_names = splits.train.class_names
+        parts = {
+            name: (part.paths, torch.tensor(part.labels, dtype=torch.int64))
+            for name, part in splits.parts
+        }
         described = Images(
             digest=splits.digest,
             root=str(splits.test.folder),
             train_size=len(splits.train.labels),
-            test_size=len(labels),
+            test_size=len(splits.test.labels),
             classes=len(class_names),
             class_names=tuple(class_names),
         )
         stored, window, mean, std = 8, 7, None, None  # a margin of an eighth, as in training
     else:
         source = spec.build().load(options.image_size)
-        assert source.test.images is not None, "a set without files is in memory"
-        class_names, files = source.class_names, source.test.images.numpy()
-        labels, mean, std = source.test.labels, source.mean, source.std
+        parts = {}
+        for name, held in (("train", source.train), ("test", source.test)):
+            assert held.images is not None, "a set without files is in memory"
+            parts[name] = held.images.numpy(), held.labels
+        class_names, mean, std = source.class_names, source.mean, source.std
         described = source.images(None)
         stored, window = source.stored, source.window
+    labels = parts["test"][1]
     if not len(labels):
         raise UsageError("no images to test on")
     fallback = {
@@ -130,10 +140,20 @@ def test_images(
     transform, size, steps = _transform(given, options.preprocess, fallback)
     workers = usable_cores() if options.workers is None else options.workers
 
-    def batches() -> Iterator[tuple["Tensor", "Tensor"]]:
+    def batches(
+        split: str = "test", most: int | None = None
+    ) -> Iterator[tuple["Tensor", "Tensor"]]:
+        images, known = parts[split]
+        if most is not None and most < len(images):
+            rows = evaluation_sample(len(images), most, seed)
+            known = known[rows]
+            if isinstance(images, np.ndarray):
+                images = images[rows.numpy()]
+            else:
+                images = [images[row] for row in rows]
         return preprocessed(
-            files,
-            labels,
+            images,
+            known,
             transform,
             size=size,
             batch_size=options.batch_size,
@@ -141,17 +161,17 @@ def test_images(
             device=device,
         )
 
-    names: Sequence[object] = range(len(labels)) if splits is None else list(files)
+    names: Sequence[object] = range(len(labels)) if splits is None else list(parts["test"][0])
     return TestImages(described, class_names, labels, names, batches, size, steps)
 
 
-def _as_in_training(spec: Spec, options: Options, device: "torch.device") -> TestImages:
+def _as_in_training(spec: Spec, options: Options, device: "torch.device", seed: int) -> TestImages:
     data = built_data(
         spec,
         {},
         image_size=options.image_size,
         batch_size=options.batch_size,
-        seed=0,
+        seed=seed,
         device=device,
         workers=options.workers or 0,
     )
@@ -162,7 +182,7 @@ def _as_in_training(spec: Spec, options: Options, device: "torch.device") -> Tes
         data.class_names,
         test.labels,
         names,
-        lambda: data.eval_batches("test"),
+        data.eval_batches,
         options.image_size,
     )
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LwbenchError, UsageError
-from ..logs import console
+from ..logs import console, log
 from ..registry import DATASETS, MODELS, Spec, validated
-from ..runs.directory import Run
 from ..runs.images import require_same_classes
 from ..runs.keys import Group
 from ..runs.schema import Images
@@ -47,11 +46,8 @@ def evaluate_weights(values: Mapping[str, Any], choices: Mapping[str, str]) -> i
     allow(values["model"])  # a network in a file that this command names
     spec = MODELS.spec(model_group.spec)
     images = test_images(DATASETS.spec(data_group.spec), options, given, device)
-    if given.path is not None:
-        # weights in a run directory were trained on the classes that are recorded there
-        trained = Run(given.path.absolute().parent.parent).environment().data
-        now = Images(classes=len(images.class_names), class_names=tuple(images.class_names))
-        require_same_classes(trained, now, given.name)
+    now = Images(classes=len(images.class_names), class_names=tuple(images.class_names))
+    require_same_classes(given.trained, now, given.name)
     model, class_names = network_of_weights(spec, given, images.class_names, options.partial)
     model.to(device).to(memory_format=torch.channels_last)
     if device.type == "cpu":  # as in training, or the last digits differ
@@ -90,9 +86,16 @@ def network_of_weights(
     model = spec.build(len(class_names))
     if remark := given.load(model, spec, partial=partial):
         console().print(f"{given.name}: {remark}")
-    if given.public is not None and hasattr(model, "transform_input"):
-        # torchvision's GoogLeNet and Inception have weights that expect another normalisation
+    is_converted = given.converts_input(model, spec)
+    if is_converted:
         model.transform_input = True
+    elif is_converted is False and given.trained.classes is None:
+        log.warning(
+            "%s is not a file that torchvision publishes, by its digest, so images are not "
+            "converted to [-1, 1]; for weights that need it, lwbench eval takes "
+            "preprocess.mean=[0.5,0.5,0.5] preprocess.std=[0.5,0.5,0.5]",
+            given.name,
+        )
     return model, class_names
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..config import specs
 from ..errors import LwbenchError, UsageError, shown
@@ -16,8 +16,8 @@ from ..runs.schema import Images
 from ..runs.sources import allow
 from ..runs.weights_id import identity_of
 from ._building import built_data, prepared_device
-from ._eval_images import Batches, test_images
 from ._eval_images import Options as EvaluationOptions
+from ._eval_images import TestImages, test_images
 from ._eval_run import run_to_evaluate
 from ._eval_weights import network_of_weights
 from ._export_options import Options
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..data.loader import Data
     from ..deploy.preprocess import Pixels
     from ..deploy.verify import Case
+    from ..models.public import PublicWeights
 
 GENERATED = 16  # images that are compared where there are no others
 CLASSES = 1000  # where neither data nor weights say how many
@@ -38,8 +39,8 @@ CLASSES = 1000  # where neither data nor weights say how many
 class Subject:
     """A network that is computed as PyTorch does it, and the images that it is meant for.
 
-    `data`: prepared as in training; `public`: batches prepared as authors of public weights do it;
-    neither: there are no images. `facts`: for the model card.
+    `data`: prepared as in training; `public`: prepared as the authors of public weights do it;
+    neither: there are no images. `authors`: the public weights. `facts`: for the model card.
     """
 
     name: str
@@ -49,43 +50,65 @@ class Subject:
     num_classes: int
     image_size: int
     data: "Data | None" = None
-    public: Batches | None = None
+    public: TestImages | None = None
+    authors: "PublicWeights | None" = None
     facts: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def has_labels(self) -> bool:
-        """Whether there is an accuracy."""
-        return self.public is not None or self.data is not None
-
     def pixels(self) -> "Pixels":
-        """How images become the input. Raises UsageError where there are no images."""
+        """How bytes become the input. Raises UsageError where that is not known.
+
+        Images for public weights are resized and cropped before, by Pillow, which no operator
+        reproduces.
+        """
         from ..deploy.preprocess import Pixels
 
-        if self.data is None:
+        if self.data is not None:
+            source = self.data.source
+            return Pixels(source.window, self.image_size, source.mean, source.std)
+        if self.authors is None:
             raise UsageError(
                 "preprocess=true needs the data set, whose mean and deviation go into the graph"
-                if self.public is None
-                else "preprocess=true is for networks whose images are prepared as in training: "
-                "Pillow's resizing, which public weights are evaluated with, is no operator"
             )
-        source = self.data.source
-        return Pixels(source.window, self.image_size, source.mean, source.std)
+        steps = self.authors.steps
+        if steps is None:
+            raise UsageError(
+                f"preprocess=true: {self.authors.tag} is evaluated in steps whose last one is not "
+                f"a normalisation alone ({self.authors.text})"
+            )
+        return Pixels(self.image_size, self.image_size, steps["mean"], steps["std"])
 
-    def cases(self, *, is_preprocessed: bool, most: int | None = None) -> "Iterator[Case]":
-        """Batches of test images, or generated ones: for the runtime, for PyTorch, with labels.
+    def preparation(self, *, is_in_graph: bool) -> str | None:
+        """The steps from an image to the input in words, None where they are not known."""
+        if self.authors is None:
+            return None if self.data is None else str(self.pixels())
+        if not is_in_graph:
+            return self.authors.text
+        return f"{self.pixels()}, of images prepared by Pillow ({self.authors.geometry})"
 
-        `is_preprocessed`: whether the runtime takes bytes. `most`: of a larger test set so many,
-        drawn by the seed.
+    def cases(
+        self, split: Literal["test", "train"] = "test", *, is_bytes: bool, most: int | None = None
+    ) -> "Iterator[Case]":
+        """Batches of images, or generated ones: for the runtime, for PyTorch, with labels.
+
+        `is_bytes`: whether the runtime takes bytes. `most`: of a larger split so many, drawn by the
+        seed.
         """
         if self.data is not None:
-            for windows, labels in self.data.eval_windows("test", most):
+            for windows, labels in self.data.eval_windows(split, most):
                 x = self.data.prepared(windows)
-                yield (windows if is_preprocessed else x).numpy(), x, labels
+                yield (windows if is_bytes else x).numpy(), x, labels
         elif self.public is not None:
-            for x, labels in self.public():
-                yield x.numpy(), x, labels
+            for x, labels in self.public.batches(split, most):
+                yield (self.pixels().bytes_of(x) if is_bytes else x).numpy(), x, labels
         else:
             yield from self._generated()
+
+    @property
+    def train_size(self) -> int:
+        """The number of training images, 0 without images."""
+        if self.data is not None:
+            return len(self.data.source.train)
+        return (self.public.described.train_size or 0) if self.public is not None else 0
 
     def _generated(self) -> "Iterator[Case]":
         import torch
@@ -191,6 +214,7 @@ def weights_subject(
         class_names=[],
         num_classes=options.num_classes or CLASSES,
         image_size=given.public.size if given.public else options.image_size,
+        authors=given.public,
         facts={
             "weights": f"{shown(options.weights)} ({identity_of(options.weights)})"
             if options.weights
@@ -232,10 +256,10 @@ def _add_images(
             workers=options.workers,
             preprocess={},
         )
-        found = test_images(spec, evaluation, given, device)
+        found = test_images(spec, evaluation, given, device, options.seed)
         if bool((found.labels < 0).any()):
             raise UsageError(f"data {name}: the test images have no labels to compare by")
-        subject.public, subject.class_names = found.batches, found.class_names
+        subject.public, subject.class_names = found, found.class_names
         subject.facts["data"] = {"name": name, "test_size": len(found.labels)}
         return
     data = built_data(
@@ -249,9 +273,7 @@ def _add_images(
     )
     data.source.require_labels()
     images = data.source.images(None)
-    if given.path is not None:
-        trained = Run(given.path.absolute().parent.parent).environment().data
-        require_same_classes(trained, images, given.name)
+    require_same_classes(given.trained, images, given.name)
     subject.data, subject.class_names = data, data.class_names
     subject.facts["data"] = {"name": name} | _described(images)
 

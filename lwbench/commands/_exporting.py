@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import UsageError
 from ..logs import console, log
 from ..runs.files import write_atomically, write_json
 from ..runs.provenance import cpu_model, git_state, installed_version, utc_now
@@ -30,6 +31,11 @@ def export(subject: Subject, options: Options, folder: Path) -> str:
     from ..deploy.runtime import padded, runtime
     from ..deploy.verify import compare
 
+    if options.is_int8 and not subject.train_size:
+        raise UsageError(
+            "quantize=int8 calibrates on training images: it needs run=, or data= with a set that "
+            "has such images"
+        )
     cost = measured_cost(
         subject.model, subject.spec.arguments | {"builder": subject.spec.builder.__name__},
         subject.num_classes, subject.image_size, subject.name,
@@ -44,7 +50,7 @@ def export(subject: Subject, options: Options, folder: Path) -> str:
         folder,
     )
     run = padded(runtime(options.format, folder), options.batch)
-    cases = subject.cases(is_preprocessed=options.preprocess)
+    cases = subject.cases(is_bytes=options.preprocess)
     found = compare(subject.model, run, cases)
     show(found, "PyTorch", options.format)
     failure = found.failure(options.tolerance)
@@ -112,7 +118,6 @@ def _card(
     """What is known before the comparison."""
     revision, is_changed = git_state()
     batch = options.batch or "batch"
-    normalised = None if subject.data is None else str(subject.pixels())
     arguments = {k: v for k, v in subject.spec.arguments.items() if v is not None}
     return {
         "name": subject.name,
@@ -124,7 +129,7 @@ def _card(
         "input": {
             "shape": [batch, *shape],
             "type": "uint8" if options.preprocess else "float32",
-            "preprocessing": normalised,
+            "preprocessing": subject.preparation(is_in_graph=options.preprocess),
             "preprocessing_in_graph": options.preprocess,
         },
         "num_classes": subject.num_classes,

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError
 from ..logs import console
 from ._export_options import Options
 from ._export_subject import Subject
@@ -21,29 +20,24 @@ def quantise(
     """Replace the float file in `folder` by its int8 form.
 
     `before`: the comparison of the float file with PyTorch. Returns that of the int8 file, and the
-    figures of both as plain data. Raises UsageError without training images.
+    figures of both as plain data.
     """
     from ..deploy import quantize
     from ..deploy.runtime import latencies, onnx_file, padded
     from ..deploy.verify import compare
 
-    if subject.data is None or not len(subject.data.source.train):
-        raise UsageError(
-            "quantize=int8 calibrates on training images prepared as in training: it needs data= "
-            "or run=, and weights that are not public ones"
-        )
     exported, prepared = folder / "model.onnx", folder / "prepared.onnx"
     source = folder / "float32.onnx"
     exported.rename(source)
     quantize.prepared(source, prepared)
     quantize.quantize(prepared, exported, _calibration(subject, options))
-    cases = subject.cases(is_preprocessed=options.preprocess)
+    cases = subject.cases(is_bytes=options.preprocess)
     found = compare(subject.model, padded(onnx_file(exported), options.batch), cases)
-    image = next(subject.cases(is_preprocessed=options.preprocess))[0][: options.batch or 1]
+    image = next(subject.cases(is_bytes=options.preprocess))[0][: options.batch or 1]
     runs = [onnx_file(path, threads=1) for path in (source, exported)]
     times = latencies(runs, image)
     facts: dict[str, Any] = {
-        "calibration_images": min(options.calibration_images, len(subject.data.source.train)),
+        "calibration_images": min(options.calibration_images, subject.train_size),
         "seed": options.seed,
     }
     for name, path, comparison, time in (
@@ -85,17 +79,14 @@ def show(facts: dict[str, Any], found: "Comparison") -> None:
 
 
 def _calibration(subject: Subject, options: Options) -> "Iterator[np.ndarray]":
-    """Training images without augmentation, as the graph takes them."""
+    """The training images in batches that the graph takes."""
     import numpy as np
 
-    data = subject.data
-    assert data is not None
-    for windows, _ in data.eval_windows("train", options.calibration_images):
-        images = (windows if options.preprocess else data.prepared(windows)).contiguous().numpy()
-        if options.batch is not None:  # the graph takes full batches only
-            missing = options.batch - len(images)
-            images = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
-        yield images
+    from ..deploy.runtime import filled
+
+    most = options.calibration_images
+    for images, _, _ in subject.cases("train", is_bytes=options.preprocess, most=most):
+        yield np.ascontiguousarray(filled(images, options.batch))
 
 
 def _sensitivity(
@@ -110,7 +101,7 @@ def _sensitivity(
     images = 0
     for node in quantize.layers(prepared):
         quantize.quantize(prepared, path, _calibration(subject, options), only=[node])
-        cases = subject.cases(is_preprocessed=options.preprocess, most=options.sensitivity_images)
+        cases = subject.cases(is_bytes=options.preprocess, most=options.sensitivity_images)
         one = compare(subject.model, padded(onnx_file(path), options.batch), cases)
         images = one.images
         points = 100 * (one.only_runtime - one.only_torch) / one.images

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError, plural
 from ..registry import Spec
+from ..runs.directory import Run
 from ..runs.runconfig import RunConfig
+from ..runs.schema import Images
 from ..runs.weights_id import file_of, identity_of, tag_of
 
 if TYPE_CHECKING:
@@ -28,6 +30,13 @@ class GivenWeights:
     state: Mapping[str, Any]
     path: Path | None = None
     public: "PublicWeights | None" = None
+
+    @property
+    def trained(self) -> Images:
+        """What the run was trained on whose weights these are; of other files nothing is known."""
+        if self.path is None:
+            return Images()
+        return Run(self.path.absolute().parent.parent).environment().data
 
     def load(
         self, model: "nn.Module", spec: Spec, *, partial: bool = False, new_head: bool = False
@@ -63,6 +72,21 @@ class GivenWeights:
         if not (fit.is_complete or is_head_only or partial):
             raise UsageError(self._refusal(outline, fit))
         return fit.classes if is_head_only else None
+
+    def converts_input(self, model: "nn.Module", spec: Spec) -> bool | None:
+        """Whether torchvision converts images to [-1, 1] for these weights, published by it.
+
+        That is so for its GoogLeNet and Inception; None for other networks. A file is recognised by
+        its digest.
+        """
+        if spec.builder.__name__ != "torchvision" or not hasattr(model, "transform_input"):
+            return None
+        if self.path is None:
+            return self.public is not None
+        from ..models.public import published_digests
+
+        digest = identity_of(str(self.path)).removeprefix("sha256:")
+        return digest.startswith(tuple(published_digests(spec.arguments["arch"])))
 
     def _compared(
         self, model: "nn.Module", spec: Spec
@@ -135,7 +159,7 @@ def initial_weights(
         given = read_weights(config.weights, config.weights_id)
         remark = given.load(model, spec, partial=config.weights_partial, new_head=True)
         notes.append(f"weights   {given.name}" + f" ({remark})" * bool(remark))
-        if given.public is not None and hasattr(model, "transform_input"):
+        if given.converts_input(model, spec):
             # left off in training, and so in every evaluation of the run
             notes.append(
                 "weights   they expect images scaled to [-1, 1]; here images are normalised by the "

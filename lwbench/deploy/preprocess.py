@@ -31,6 +31,11 @@ class Pixels:
         """Whether images become smaller, for which resizing needs antialias."""
         return self.image_size < self.side
 
+    def bytes_of(self, images: Tensor) -> Tensor:
+        """(N, S, S, 3) uint8 images whose normalisation gave `images`, (N, 3, S, S)."""
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return (255 * (images * std + mean)).round().byte().permute(0, 2, 3, 1).contiguous()
+
 
 class Preprocessed(nn.Module):
     """(N, side, side, 3) uint8 images in RGB -> the network's output.

@@ -48,15 +48,13 @@ def onnx_file(path: Path, threads: int | None = None) -> Runtime:
 
 def padded(run: Runtime, batch: int | None) -> Runtime:
     """A runtime that takes at most `batch` images, filling up batches of exactly that size."""
-    if batch is None:
-        return run
+    return lambda images: run(filled(images, batch))[: len(images)]
 
-    def fill(images: np.ndarray) -> np.ndarray:
-        missing = batch - len(images)
-        filled = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
-        return run(filled)[: len(images)]
 
-    return fill
+def filled(images: np.ndarray, batch: int | None) -> np.ndarray:
+    """A batch as a graph of `batch` images takes it: the last image is repeated at the end."""
+    missing = 0 if batch is None else batch - len(images)
+    return np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images
 
 
 def latencies(runs: Sequence[Runtime], images: np.ndarray, rounds: int = 50) -> list[float]:

@@ -38,6 +38,11 @@ class PublicWeights:
     text: str
     steps: dict[str, Any] | None
 
+    @property
+    def geometry(self) -> str:
+        """The transform in words without its last step, the normalisation."""
+        return self.text.partition(", mean ")[0]
+
 
 def public_weights(library: str, name: str, read: Read) -> PublicWeights:
     """Load public weights. `read`: how files are read.
@@ -93,6 +98,12 @@ def _torchvision(name: str, read: Read) -> PublicWeights:
         text=_text(steps),
         steps=steps,
     )
+
+
+def published_digests(arch: str) -> set[str]:
+    """The first digits of the sha256 of each file of weights that torchvision has for `arch`."""
+    entries = importlib.import_module("torchvision.models").get_model_weights(arch)
+    return {_digest_in_name(Path(entry.url)) for entry in entries}
 
 
 def _digest_in_name(path: Path) -> str:
