@@ -227,12 +227,14 @@ def left_out(rows: list[dict[str, str]]) -> list[str]:
     for rule in ("thop2020", "torchstat", "ptflops", "fvcore", "thop"):
         classes: Counter[str] = Counter()
         networks = 0
-        for row in rows:
+        counted = [row for row in rows if row.get(rule)]
+        for row in counted:
             parts = dict(part.split(": ", 1) for part in row["not_covered"].split(" | ") if part)
             own = parts.get(rule, "")
             networks += bool(own)
             classes.update({word.split(" x ")[0] for word in own.split(", ") if word})
-        lines.append(f"| {rule} | {networks} | {', '.join(most_common(classes)[:8])} |")
+        named = ", ".join(most_common(classes)[:8])
+        lines.append(f"| {rule} | {networks} of {len(counted)} | {named} |")
     return lines
 
 
