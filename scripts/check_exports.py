@@ -32,7 +32,7 @@ from lwbench.layers.deform import DeformConv2d
 
 BOUND = 1e-4  # of the largest logit
 SPREAD = 0.1  # largest minus smallest logit of a class over the images, on average
-SIDE, IMAGES = 64, 8
+SIDE, IMAGES = 64, 32
 TABLE = Path(__file__).resolve().parent.parent / "outputs" / "measured" / "exports.csv"
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
 
