@@ -50,13 +50,18 @@ LAUNCHERS: dict[str, list[tuple[str, ...]]] = {
 }  # fmt: skip
 
 
-def reap() -> None:
-    """Wait until all children have ended, those that were adopted too."""
-    try:
-        while True:
-            os.waitpid(-1, 0)
-    except ChildProcessError:
-        pass
+def reap(first: int = 0) -> int:
+    """Wait for children, adopted ones too, until `first` has ended, or all; its exit code.
+
+    They are waited for while a command runs: SLURM takes a job as running while it has zombies.
+    """
+    while True:
+        try:
+            child, status = os.waitpid(-1, 0)
+        except ChildProcessError:
+            return 0
+        if child == first:
+            return os.waitstatus_to_exitcode(status)
 
 
 def processor() -> float:
@@ -73,7 +78,7 @@ def measured(commands: Sequence[Sequence[str]]) -> tuple[float, float]:
         begin, before = time.perf_counter(), processor()
         for command in commands:
             log = open(Path(folder, "log"), "w+")  # noqa: SIM115 (daemons may keep it open)
-            if subprocess.call(command, cwd=folder, stdout=log, stderr=log):
+            if reap(subprocess.Popen(command, cwd=folder, stdout=log, stderr=log).pid):
                 log.seek(0)
                 raise SystemExit(f"{shlex.join(command)} failed:\n{log.read()}")
         wall = time.perf_counter() - begin
