@@ -9,6 +9,9 @@ set -euo pipefail
 
 if [ $# = 0 ]; then sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2 && exit 2; fi
 
+# its ports are fixed: another one waits
+[ -n "${LWBENCH_LOCKED:-}" ] || LWBENCH_LOCKED=1 exec flock -o /tmp/lwbench-slurm.lock bash "$0" "$@"
+
 work=$(mktemp -d /tmp/lwbench-slurm.XXXXXX)
 host=$(hostname -s)
 export SLURM_CONF=$work/slurm.conf OMP_NUM_THREADS=1
