@@ -40,3 +40,21 @@ def _copy(source, target):
 @pytest.hookimpl(tryfirst=True)  # before -m and -k leave tests out
 def pytest_collection_modifyitems(config, items):
     config.stash[COLLECTED] = list(items)
+
+
+@pytest.fixture(scope="module")
+def uncounted(tmp_path_factory):
+    """A cache of the file's own, in which no network is counted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def threads():
+    """`torch.set_num_threads`, undone afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

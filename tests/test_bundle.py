@@ -11,6 +11,8 @@ from lwbench.errors import DamagedError, UsageError
 from lwbench.runs import bundle
 from lwbench.runs.directory import Run
 
+pytestmark = pytest.mark.usefixtures("uncounted")
+
 FACTS = {"made": "2026-01-01T00:00:00Z", "lwbench": "0.1.0", "revision": None, "table": "t.yaml",
          "cells": "cells.json"}  # fmt: skip
 FILES = {"t.yaml": b"rows: []", "cells.json": b"[]", "runs/a/b/c/result.json": b"{}"}
@@ -21,14 +23,6 @@ rows:
   - {label: plain, run: "model=mb0 epochs=1"}
   - {label: better, run: "model=ldc0 epochs=1"}
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Configurations composed once for all tests, and no counts of this machine's."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from lwbench.engine.signals import Interrupted
 from lwbench.errors import UsageError
 from lwbench.tables.claims import designs, planner
 
+pytestmark = pytest.mark.usefixtures("uncounted")
+
 EPOCH = {"epoch": 1, "test_loss": 1.0, "test_top5": 90.0, "train_top1": 50.0}
 MINE = """
 columns: {digits_top1: {kind: top1, data: digits}}
@@ -21,14 +23,6 @@ rows:
   - {label: alike, run: "model=ldc3"}
 """
 GAINS = {"mb0": 0.0, "ldc0": 1.5, "ldc3": 0.1}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Configurations composed once for all tests, and no counts of this machine's."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 class Killed(Exception):

@@ -14,6 +14,8 @@ from lwbench.config import train_configs
 from lwbench.errors import UsageError
 from lwbench.runs.directory import Run
 
+pytestmark = pytest.mark.usefixtures("uncounted")
+
 EPOCH = {"epoch": 1, "test_loss": 1.0, "test_top5": 90.0, "train_top1": 50.0}
 MINE = """
 source: mine
@@ -22,14 +24,6 @@ rows:
   - {label: plain, run: "model=mb0"}
   - {label: low-cost, run: "model=mb0 model.stem=ldc"}
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Configurations composed once for all tests, and no counts of this machine's."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture
