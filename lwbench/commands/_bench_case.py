@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -20,6 +20,8 @@ from ..errors import LwbenchError
 if TYPE_CHECKING:
     from torch import nn
 
+# yields what loading took, then for each number of seconds that is sent the calls of a block
+Measuring = Generator[dict[str, Any], float, None]
 EXPORTED = ("onnx", "openvino")  # runtimes that read a file, in a process without torch
 SLOW_MS = 200.0  # a call that takes longer is made no more often than necessary
 WARM_UP_S = 0.3  # of calls before the first block; the first ones allocate memory
@@ -107,12 +109,7 @@ def serve(lines: TextIO, answers: TextIO) -> None:
         answer(error=text[:500])
 
 
-Measured = dict[str, Any]
-# yields what loading took, then for each number of seconds that is sent the calls of a block
-Measuring = Iterator[Any]
-
-
-def _exported(case: Case) -> Any:
+def _exported(case: Case) -> Measuring:
     """Measure the file of a runtime. Its session is made anew for each block: see `_torch`."""
     import importlib
 
@@ -133,7 +130,7 @@ def _exported(case: Case) -> Any:
     yield from _blocks(load, load, _resident_bytes)
 
 
-def _torch(case: Case) -> Any:
+def _torch(case: Case) -> Measuring:
     """Measure the network in PyTorch, eager or compiled.
 
     Where tensors lie in memory changes the latency for as long as a process lives. Weights are
@@ -181,7 +178,8 @@ def _blocks(
     load: Callable[[], Callable[[], object]],
     again: Callable[[], Callable[[], object]],
     peak: Callable[[], int],
-) -> Any:
+) -> Measuring:
+    """Measure what `load` and, for each block, `again` return; `peak`: bytes of memory so far."""
     from ..measure.latency import timed
 
     begin = perf_counter()

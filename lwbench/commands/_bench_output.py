@@ -53,7 +53,8 @@ def differences(found: Sequence[Latency], alpha: float) -> "list[Difference | No
     for one in found:
         first = firsts.setdefault((one.setting, one.image_size, one.device), one)
         together = one is not first and one.session is not None and one.session == first.session
-        pairs.append((one, first) if together else None)
+        has_spread = len(one.processes_ms) > 1
+        pairs.append((one, first) if together and has_spread else None)
     count = sum(pair is not None for pair in pairs)
     groups: dict[tuple[Any, ...], list[list[float]]] = {}  # that share a spread between processes
     for one in found:

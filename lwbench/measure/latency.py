@@ -51,27 +51,23 @@ class Difference(NamedTuple):
     share: float
     low: float
     high: float
-    word: str  # slower, faster, no difference shown, or too few processes
+    word: str  # slower, faster, no difference shown
 
     def __str__(self) -> str:
-        if self.word == TOO_FEW:
-            return f"{100 * self.share:+.1f} % {self.word}"
         text = f"{100 * self.share:+.1f} % [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
         return f"{text} {self.word}"
-
-
-TOO_FEW = "too few processes"
 
 
 def spread(cases: Sequence[Sequence[float]]) -> tuple[float, int]:
     """Standard deviation between the processes of a case, pooled, and its degrees of freedom.
 
-    `cases`: the median of each process, for each case; the deviation is that of their logarithms.
+    `cases`: the median of each process, for each case, two at least; the deviation is that of their
+    logarithms.
     """
     logs = [np.log(values) for values in cases]
     squares = sum(float(((one - one.mean()) ** 2).sum()) for one in logs)
     degrees = sum(len(one) - 1 for one in logs)
-    return (squares / degrees) ** 0.5 if degrees else 0.0, degrees
+    return (squares / degrees) ** 0.5, degrees
 
 
 def difference(
@@ -89,8 +85,6 @@ def difference(
 
     deviation, degrees = pooled
     middle = float(np.log(ours).mean() - np.log(baseline).mean())
-    if degrees == 0:
-        return Difference(float(np.expm1(middle)), -1.0, float("inf"), TOO_FEW)
     error = deviation * (1 / len(ours) + 1 / len(baseline)) ** 0.5
     half = float(stdtrit(degrees, 1 - alpha / 2)) * error
     low, high = middle - half, middle + half
