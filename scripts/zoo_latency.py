@@ -50,8 +50,8 @@ def main() -> int:
     text = io.StringIO()
     picture = f"picture={ROOT / 'docs' / 'zoo_latency.png'}"
     with contextlib.redirect_stdout(text):
-        everything = [name for piece in pieces() for name in piece]
-        code = lwbench(command(everything, "format=csv", picture))
+        measured = [n for piece in pieces() for n in piece if (OUT / "latency" / n).is_dir()]
+        code = lwbench(command(measured, "format=csv", picture))
     if code == 0:
         (OUT / "latency.csv").write_text(text.getvalue())
     return code
