@@ -107,6 +107,7 @@ def record(found: Check) -> None:
         "name": found.name,
         "relative_difference": f"{found.relative:.2e}",
         "spread": f"{found.spread:.3g}",
+        "images": IMAGES,
         "bytes": found.bytes,
         "seconds": f"{found.seconds:.1f}",
         **{name: version(name) for name in PACKAGES},

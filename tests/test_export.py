@@ -1,5 +1,6 @@
 """`lwbench export`: what the files compute, what the card says, and when it is refused."""
 
+import csv
 import importlib.util
 import json
 from pathlib import Path
@@ -266,6 +267,37 @@ def test_a_network_of_the_zoo_agrees_in_onnxruntime(zoo, name) -> None:
     found = zoo.check(name)
     assert found.spread >= zoo.SPREAD
     assert found.relative <= zoo.BOUND
+
+
+@pytest.fixture
+def measured() -> Path:
+    folder = Path(__file__).parent.parent / "outputs" / "measured"
+    if not folder.exists():
+        pytest.skip("not in a checkout")
+    return folder
+
+
+def test_the_recorded_exports_are_within_the_bounds(zoo, measured) -> None:
+    rows = zoo.recorded()
+    # large networks may be missing
+    assert {"vgg16"} >= {*zoo.names()} - {row["name"] for row in rows}
+    for row in rows:
+        assert 0 < float(row["relative_difference"]) <= zoo.BOUND, row["name"]
+        assert float(row["spread"]) >= zoo.SPREAD, row["name"]
+
+
+def test_the_table_of_int8_is_that_of_the_records(measured) -> None:
+    with open(measured / "int8.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    page = (measured.parent.parent / "docs" / "deployment.md").read_text(encoding="utf-8")
+    assert len({row["network"] for row in rows}) >= 5
+    for row in rows:
+        assert row["images"] == "10000"
+        figures = [f"{float(row[f'{form}_top1']):.2f} %" for form in ("float32", "int8")]
+        figures += [f"{int(row[f'{form}_bytes']) / 1e6:.2f}" for form in ("float32", "int8")]
+        figures += [f"{float(row[f'{form}_latency_ms']):.2f}" for form in ("float32", "int8")]
+        (line,) = [line for line in page.splitlines() if line.startswith(f"| `{row['network']}` |")]
+        assert all(f"| {figure} |" in line for figure in figures), row["network"]
 
 
 @pytest.mark.slow
