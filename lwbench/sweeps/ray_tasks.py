@@ -49,7 +49,6 @@ def run_all(jobs: Sequence[PlannedRun], keys: Ray) -> list[Failure]:
 def _connected(keys: Ray) -> Any:
     """Ray, connected to a cluster, or to processes that it has started on this machine."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to its makers
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # no warning without an internet
     try:
         import ray
         from ray._private import worker
