@@ -145,7 +145,9 @@ def test_cases_with_a_record_are_not_measured_again_unless_forced(fake, capsys):
     assert fake(times, "model=mb0,ldc0", "image_size=32", "force=true") == [["mb0", "ldc0"]]
     assert "slower" in capsys.readouterr().out
     # one process of each says nothing of their spread
-    fake(times, "model=mb0,ldc0", "image_size=32", "force=true", "processes=1")
+    words = ["model=mb0,ldc0", "image_size=32", "force=true", "processes=1"]
+    fake(times, *words, "picture=new/latency.svg")
+    assert "<svg" in Path("new/latency.svg").read_text()
     assert "slower" not in capsys.readouterr().out
     (record,) = [one for one in latencies(Path("outputs")) if one.name == "mb0"]
     assert record.start.cpu and record.start.command and record.seed == 0 and record.session
