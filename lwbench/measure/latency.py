@@ -61,13 +61,14 @@ class Difference(NamedTuple):
 def spread(cases: Sequence[Sequence[float]]) -> tuple[float, int]:
     """Standard deviation between the processes of a case, pooled, and its degrees of freedom.
 
-    `cases`: the median of each process, for each case, two at least; the deviation is that of their
-    logarithms.
+    `cases`: the median of each process, for each case; two cases and two processes at least. The
+    deviation is that of their logarithms, without what processes that took turns have in common:
+    the clock may have changed from one such group to the next.
     """
-    logs = [np.log(values) for values in cases]
-    squares = sum(float(((one - one.mean()) ** 2).sum()) for one in logs)
-    degrees = sum(len(one) - 1 for one in logs)
-    return (squares / degrees) ** 0.5, degrees
+    logs = np.log(np.asarray(cases))  # (cases, processes)
+    rest = logs - logs.mean(1, keepdims=True) - logs.mean(0, keepdims=True) + logs.mean()
+    degrees = (logs.shape[0] - 1) * (logs.shape[1] - 1)
+    return float(np.sqrt((rest**2).sum() / degrees)), degrees
 
 
 def difference(
