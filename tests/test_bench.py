@@ -14,7 +14,7 @@ from lwbench.cli import main
 from lwbench.commands import _bench_records
 from lwbench.commands._bench_case import Case, serve
 from lwbench.commands._benching import Measurement, measured
-from lwbench.measure.latency import difference, drift, median_interval, spread
+from lwbench.measure.latency import difference, drift, median_interval, relative, spread
 from lwbench.report.build import Sources
 from lwbench.report.build import write as write_report
 from lwbench.runs.directory import Run
@@ -89,17 +89,18 @@ def rows(capsys):
 
 
 def processes(generator, shift=0.0):
-    """The medians of four processes of two cases, which differ by a percent from each other.
+    """Six blocks of four processes of two cases, which differ by a percent from each other.
 
-    The clock changes them together, by much more.
+    The clock changes all blocks of a round, by much more.
     """
-    clock = 0.3 * generator.standard_normal(4)
-    one, other = np.exp(0.01 * generator.standard_normal((2, 4)) + clock)
+    clock = 0.3 * generator.standard_normal((4, 6))
+    one, other = np.exp(0.01 * generator.standard_normal((2, 4, 1)) + clock)
     return one * (1 + shift), other
 
 
 def compared(cases, alpha=0.01):
-    return difference(*cases, spread(cases), alpha)
+    values = relative(cases)
+    return difference(*values, spread(values), alpha)
 
 
 def test_equal_networks_show_no_difference_and_others_do():

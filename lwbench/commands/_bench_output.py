@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..errors import UsageError
 from ..logs import log
 from ..runs.latencies import Latency
@@ -46,29 +48,28 @@ def differences(found: Sequence[Latency], alpha: float) -> "list[Difference | No
 
     The level holds for all comparisons together (Bonferroni).
     """
-    from ..measure.latency import difference, spread
+    from ..measure.latency import difference, relative, spread
 
-    firsts: dict[tuple[Any, ...], Latency] = {}
+    groups: dict[tuple[Any, ...], list[int]] = {}  # cases that took turns under one runtime
+    for index, one in enumerate(found):
+        if one.session is not None and len(one.processes_ms) > 1:
+            groups.setdefault((one.session, one.runtime), []).append(index)
+    firsts: dict[tuple[Any, ...], int] = {}
     pairs = []
-    for one in found:
-        first = firsts.setdefault((one.setting, one.image_size, one.device), one)
-        together = one is not first and one.session is not None and one.session == first.session
-        has_spread = len(one.processes_ms) > 1
-        pairs.append((one, first) if together and has_spread else None)
+    for index, one in enumerate(found):
+        first = firsts.setdefault((one.setting, one.image_size, one.device), index)
+        together = any({index, first} <= {*group} for group in groups.values())
+        pairs.append((index, first) if together and index != first else None)
     count = sum(pair is not None for pair in pairs)
-    groups: dict[tuple[Any, ...], list[list[float]]] = {}  # that share a spread between processes
-    for one in found:
-        groups.setdefault((one.session, one.runtime), []).append(one.processes_ms)
-    return [
-        pair
-        and difference(
-            pair[0].processes_ms,
-            pair[1].processes_ms,
-            spread(groups[pair[0].session, pair[0].runtime]),
-            alpha / count,
-        )
-        for pair in pairs
-    ]
+    compared: list[Difference | None] = [None] * len(found)
+    for group in groups.values():
+        values = dict(zip(group, relative([found[i].processes_ms for i in group]), strict=True))
+        for pair in pairs:
+            if pair is not None and pair[0] in group:
+                pooled = spread(np.stack([*values.values()]))
+                ours, baseline = (values[index] for index in pair)
+                compared[pair[0]] = difference(ours, baseline, pooled, alpha / count)
+    return compared
 
 
 def _remarks(

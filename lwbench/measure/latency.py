@@ -58,26 +58,33 @@ class Difference(NamedTuple):
         return f"{text} {self.word}"
 
 
-def spread(cases: Sequence[Sequence[float]]) -> tuple[float, int]:
+def relative(cases: Sequence[Sequence[Sequence[float]]]) -> np.ndarray:
+    """Each process's latency relative to the other cases', as a logarithm: (cases, processes).
+
+    `cases`: the blocks of each process of each case, which took turns: the same number for all. The
+    mean of a round's blocks is taken from each, and with it the clock as it was then.
+    """
+    found = []
+    for blocks in zip(*cases, strict=True):  # of one process of each case
+        logs = np.log(np.asarray(blocks))
+        found.append(np.median(logs - logs.mean(0), axis=1))
+    return np.stack(found, axis=1)
+
+
+def spread(values: np.ndarray) -> tuple[float, int]:
     """Standard deviation between the processes of a case, pooled, and its degrees of freedom.
 
-    `cases`: the median of each process, for each case; two cases and two processes at least. The
-    deviation is that of their logarithms, without what processes that took turns have in common:
-    the clock may have changed from one such group to the next.
+    `values`: those of `relative`, of two cases and two processes at least.
     """
-    logs = np.log(np.asarray(cases))  # (cases, processes)
-    rest = logs - logs.mean(1, keepdims=True) - logs.mean(0, keepdims=True) + logs.mean()
-    degrees = (logs.shape[0] - 1) * (logs.shape[1] - 1)
+    rest = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
+    degrees = (values.shape[0] - 1) * (values.shape[1] - 1)
     return float(np.sqrt((rest**2).sum() / degrees)), degrees
 
 
 def difference(
-    ours: Sequence[float],
-    baseline: Sequence[float],
-    pooled: tuple[float, int],
-    alpha: float,
+    ours: np.ndarray, baseline: np.ndarray, pooled: tuple[float, int], alpha: float
 ) -> Difference:
-    """Compare two cases by the medians of their processes; `pooled`: see `spread`.
+    """Compare two cases by their processes' values in `relative`; `pooled`: see `spread`.
 
     Two processes of the same network differ for as long as they live, by more than their blocks
     vary, so that processes are the sampling unit. The interval is Student's.
@@ -85,9 +92,8 @@ def difference(
     from scipy.special import stdtrit  # a light part of scipy, but not needed to read records
 
     deviation, degrees = pooled
-    middle = float(np.log(ours).mean() - np.log(baseline).mean())
-    error = deviation * (1 / len(ours) + 1 / len(baseline)) ** 0.5
-    half = float(stdtrit(degrees, 1 - alpha / 2)) * error
+    middle = float((ours - baseline).mean())
+    half = float(stdtrit(degrees, 1 - alpha / 2)) * deviation * (2 / len(ours)) ** 0.5
     low, high = middle - half, middle + half
     word = "no difference shown" if low <= 0 <= high else "slower" if low > 0 else "faster"
     return Difference(float(np.expm1(middle)), float(np.expm1(low)), float(np.expm1(high)), word)

@@ -9,7 +9,6 @@ import json
 import logging
 import re
 import shlex
-import statistics
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -126,12 +125,11 @@ class Latency(BaseModel):
         return ", ".join(words + ["deploy form"] * self.deploy + ["imported"] * self.is_imported)
 
     @property
-    def processes_ms(self) -> list[float]:
-        """The median of each process, over the medians of its blocks."""
-        numbers = sorted({block.process for block in self.blocks})
+    def processes_ms(self) -> list[list[float]]:
+        """The medians of the blocks of each process."""
         return [
-            statistics.median(block.median_ms for block in self.blocks if block.process == number)
-            for number in numbers
+            [block.median_ms for block in self.blocks if block.process == number]
+            for number in sorted({block.process for block in self.blocks})
         ]
 
     @property
