@@ -150,7 +150,9 @@ def test_what_is_queued_or_finished_is_not_submitted_again(cluster, capsys):
     calls = (cluster / "calls").read_text().splitlines()
     assert ["--array=0-1" in calls[0], "--array=0-0" in calls[1]] == [True, True]
     assert [call.split()[-1] for call in calls] == ["1", "3"]
-    (cluster / "queue").write_text("101_0\n102_0\n")  # the second run's task has ended
+    (cluster / "queue").write_text(
+        "101_0 PartitionTimeLimit\n102_0 None\n"
+    )  # the second run's task has ended
     (log,) = cluster.glob("outputs/.slurm/*/job-101.json")
     (log.parent / "101_1.log").write_text("lwbench: a broken network\nsrun: error: exit code 1\n")
     states = slurm_jobs.states(jobs(), cluster / "outputs" / ".slurm")
@@ -158,7 +160,10 @@ def test_what_is_queued_or_finished_is_not_submitted_again(cluster, capsys):
     capsys.readouterr()
     slurm.run_all(jobs(), chosen)
     said = capsys.readouterr().out
-    assert "3 runs: 2 queued, 1 failed" in said and "seed=1: a broken network" in said
+    assert (
+        "3 runs: 2 queued, 1 failed; SLURM: PartitionTimeLimit" in said
+        and "seed=1: a broken network" in said
+    )
     assert len((cluster / "calls").read_text().splitlines()) == 3
     run = jobs()[0].run
     with run.locked():

@@ -170,7 +170,9 @@ def _watched(jobs: Sequence[PlannedRun], root: Path) -> list[Failure]:
 def _counts(states: Mapping[Path, slurm_jobs.RunState]) -> str:
     found = Counter(one.state for one in states.values())
     counts = ", ".join(f"{found[state]:,} {state}" for state in slurm_jobs.STATES if found[state])
-    return f"{len(states):,} runs: {counts}"
+    reasons = sorted({one.text for one in states.values() if one.state == "queued" and one.text})
+    because = f"; SLURM: {', '.join(reasons)}" if reasons else ""
+    return f"{len(states):,} runs: {counts}{because}"
 
 
 def _show(jobs: Sequence[PlannedRun], states: Mapping[Path, slurm_jobs.RunState]) -> None:

@@ -13,6 +13,8 @@ from ..errors import LwbenchError
 from ..runs.files import read_json, write_json
 from .plan import PlannedRun
 
+# squeue's reasons of tasks that run, or that start when others have ended
+ITS_TURN = {"None", "Resources", "Priority", "JobArrayTaskLimit", "BeginTime"}
 STATES = ("finished", "running", "queued", "failed", "interrupted", "missing")
 TO_SUBMIT = ("failed", "interrupted", "missing")
 MAX_ARRAY_SIZE = 1001  # SLURM's default
@@ -54,7 +56,7 @@ def record(where: Path, submission: Submission) -> None:
 def states(jobs: Sequence[PlannedRun], root: Path, must_ask: bool = True) -> dict[Path, RunState]:
     """The state of every run. Raises LwbenchError where the queue cannot be read and `must_ask`."""
     tasks = _tasks(root)
-    active = _active(must_ask) if tasks else set()
+    active = _active(must_ask) if tasks else {}
     found = {}
     for job in jobs:
         run = job.run
@@ -64,7 +66,7 @@ def states(jobs: Sequence[PlannedRun], root: Path, must_ask: bool = True) -> dic
         elif run.is_locked():
             found[run.path] = RunState("running", last_line(run.path / "train.log"))
         elif task in active:
-            found[run.path] = RunState("queued")
+            found[run.path] = RunState("queued", active[task])
         elif log is not None:
             said = last_line(log, "lwbench: ") or last_line(run.path / "train.log")
             found[run.path] = RunState("failed", said or f"no output; see {log}")
@@ -115,14 +117,19 @@ def output(command: Sequence[str]) -> str:
     return done.stdout
 
 
-def _active(must_ask: bool) -> set[str]:
-    """The tasks in the queue, as `<job>_<task>`: waiting, running, or about to be requeued."""
+def _active(must_ask: bool) -> dict[str, str]:
+    """The tasks in the queue, as `<job>_<task>`: waiting, running, or about to be requeued.
+
+    Each with the reason for which it waits, where that is not its turn.
+    """
     try:
-        return set(output(["squeue", "--me", "-h", "-r", "-o", "%F_%K"]).split())
+        lines = output(["squeue", "--me", "-h", "-r", "-o", "%F_%K %r"]).splitlines()
     except LwbenchError:
         if must_ask:
             raise
-        return set()
+        return {}
+    tasks = (line.partition(" ")[::2] for line in lines)
+    return {task: "" if reason in ITS_TURN else reason for task, reason in tasks}
 
 
 def _tasks(root: Path) -> dict[str, tuple[Path, str]]:
