@@ -34,7 +34,10 @@ def tiny(num_classes, *, stem: str = "ldc"):
     )
 """
 # a dozen would take a minute; the slow test has them all
-QUICK = ("ldc3", "squeezenet_11", "mobilenetv1_025")
+QUICK = (
+    "dc0", "ghostnet_05", "ldc0", "ldc3", "mb0", "mobilenetv1_025", "mobilenetv1_05",
+    "mobilenetv2", "mobilenetv3_small", "shufflenetv1_05_g8", "shufflenetv2_05", "squeezenet_11",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
