@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from lwbench import cli
+from lwbench.config import train_configs
 from lwbench.errors import UsageError
-from lwbench.tables import cells
+from lwbench.tables import cells, published
 from lwbench.tables.claims import claim, counting, expressions, judge, printed, testing
 from lwbench.tables.claims.designs import Design
 from lwbench.tables.statistics import Sample
@@ -127,6 +128,18 @@ def test_the_findings_name_every_claim_of_cost_that_does_not_simply_hold():
     words = {"holds": "hold,", "holds in part": "hold in part", "does not hold": "do not hold"}
     for verdict, word in {**words, "not decidable": "cannot be decided"}.items():
         assert f"{len(COSTS[verdict])} {word}" in page
+
+
+def test_the_studies_of_the_findings_are_valid():
+    folder = Path(__file__).parents[1] / "docs" / "studies"
+    (decay,) = published.load(str(folder / "decay.yaml"))
+    runs = {figure.train for figure in decay.figures if figure.train}
+    assert len(runs) == 4 and all("~data.crop" in run for run in runs)
+    (config, *_) = train_configs(runs).values()
+    assert "crop" not in config.values["data"]
+    files = [folder / "decay_claims.yaml", folder / "ldc.yaml"]
+    ids = [one.id for file in files for found in claim.load(str(file)) for one in found.claims]
+    assert ids == ["recipe", "stronger", "ldc0-gain", "ldc3-gain", "cut-carried"]
 
 
 def test_without_runs_an_accuracy_is_not_decided_and_says_why(shown):
@@ -253,6 +266,19 @@ def test_users_state_claims_about_their_own_tables(mine, capsys):
     assert cli.main(["claims", f"document={path}"]) == 0
     text = capsys.readouterr().out
     assert "said/cost  cost  holds" in text and "said/gain  accuracy  undecided" in text
+
+
+def test_the_command_of_a_claim_names_the_users_file_and_the_study_that_was_asked_for(mine, capsys):
+    path = mine(MINE)
+    assert cli.main(["claims", f"document={path}/gain", "epochs=2"]) == 0
+    text = capsys.readouterr().out
+    assert "said/cost" not in text
+    command = f"lwbench reproduce claims={path}/gain until=decided epochs=2"
+    assert f"runs: {command}\n" in text
+    assert cli.main([*command.split()[1:], "dry_run=true"]) == 0
+    assert "# next:\nlwbench train model=" in capsys.readouterr().out
+    assert cli.main(["claims", f"document={path}/gein"]) == 2
+    assert "nearest: gain" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

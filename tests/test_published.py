@@ -202,7 +202,7 @@ def test_a_folder_of_tables_is_all_of_them(mine, tmp_path):
         ("label: conv", "label: low-cost", "row 'low-cost': an earlier row has the same label"),
         ("    macs: ", "    mac: ", "row 'conv': unknown key or column 'mac'"),
         ('"model=mb0"', '"model=mb00"', "row 'conv': run: no model 'mb00'; nearest: mb0"),
-        ('"model=mb0"', '"model"', "row 'conv': run: 'model' is not of the form key=value"),
+        ('"model=mb0"', '"model"', "row 'conv': run: 'model' is not of the form key=value or ~key"),
         ('"model=mb0"', "'model=\"mb0'", "row 'conv': run: No closing quotation"),
         ('"model=mb0"', '"model=mb0 image_size=x"', "row 'conv', params: image_size=x"),
         (

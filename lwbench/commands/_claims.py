@@ -40,7 +40,7 @@ def judge(
         for table, study in _studies(document, found, compose, overrides, select):
             filled = cells.filled(table, {}, study)
             studies.setdefault(study.overrides, {})[table.name] = filled
-        results += judged(document, counts, studies, designs, is_missing)
+        results += judged(document, counts, studies, designs, is_missing, tuple(overrides))
     return results
 
 

@@ -75,8 +75,8 @@ def load(name: str, rows: Sequence[dict[str, Any]] = ()) -> list[Table]:
 
 def _overrides(text: str) -> str:
     parts = shlex.split(text)  # raises ValueError where quotes do not match
-    if odd := [part for part in parts if "=" not in part]:
-        raise ValueError(f"{odd[0]!r} is not of the form key=value")
+    if odd := [part for part in parts if "=" not in part and not part.startswith("~")]:
+        raise ValueError(f"{odd[0]!r} is not of the form key=value or ~key")
     models = [part.partition("=")[2] for part in parts if part.startswith("model=")]
     unknown = [model for model in models if model not in options("model")]
     if unknown and (unknown := [model for model in unknown if model not in MODELS.installed()]):

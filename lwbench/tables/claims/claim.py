@@ -18,7 +18,7 @@ compared. `checks` has arithmetic over counts: `left` and `right` as in `express
 says why a part of the claim can be neither run nor counted.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -33,6 +33,7 @@ from ..table import Table
 from ..yaml_files import Strict, read_yaml, validated
 from . import expressions
 
+SUFFIXES = (".yaml", ".yml")  # of a user's file
 KINDS = ("cost", "accuracy", "speed")
 Relation = Literal[">", ">=", "<", "<=", "~"]
 Expression = Annotated[str, AfterValidator(expressions.parsed)]
@@ -164,6 +165,7 @@ class Document:
     tables: dict[str, Table] = field(default_factory=dict)  # by the name that the claims use
     networks: dict[str, Network] = field(default_factory=dict)
     default: str = ""  # of `tables`
+    given: str = ""  # how a command names it: a name, or the path of a user's file
 
     def table(self, claim: Claim, compare: Compare | None = None) -> Table:
         """The table that a comparison, or the checks, of a claim refer to."""
@@ -171,8 +173,7 @@ class Document:
 
     def part(self, ids: set[str]) -> "Document":
         """The document with the claims of these ids alone."""
-        claims = tuple(claim for claim in self.claims if claim.id in ids)
-        return Document(self.name, self.source, claims, self.tables, self.networks, self.default)
+        return replace(self, claims=tuple(claim for claim in self.claims if claim.id in ids))
 
 
 def names() -> list[str]:
@@ -181,22 +182,22 @@ def names() -> list[str]:
 
 
 def load(name: str) -> list[Document]:
-    """The claims of a document, of all (`all`), of a YAML file, or one claim (`ldc/ldc0-gain`).
+    """The claims of a document, of all (`all`), of a YAML file, or one (`ldc/ldc0-gain`).
 
-    Raises UsageError where there are none of that name, or where a file is not valid.
+    A claim of a file is named as `mine.yaml/gain`. Raises UsageError where there are none of that
+    name, or where a file is not valid.
     """
     if name == "all":
         return [_read(one) for one in names()]
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
-        return [_document(path, path.stem)]
-    document, _, identifier = name.partition("/")
-    if document not in names():
+    given, identifier = _divided(name)
+    if Path(given).suffix in SUFFIXES:
+        found = _document(Path(given), Path(given).stem, given)
+    elif given in names():
+        found = _read(given)
+    else:
         raise UsageError(
-            f"no claims of {document!r}{nearest(document, [*names(), 'all'])}; or the path of a "
-            "YAML file"
+            f"no claims of {given!r}{nearest(given, [*names(), 'all'])}; or the path of a YAML file"
         )
-    found = _read(document)
     known = [claim.id for claim in found.claims]
     if identifier and identifier not in known:
         raise UsageError(f"no claim {name!r}{nearest(identifier, known)}")
@@ -208,18 +209,27 @@ def families(name: str) -> tuple[list[Document], set[str]]:
 
     Tests are corrected for all claims of a document, also where a single one is shown.
     """
-    found = load(name)
-    is_file = Path(name).suffix in (".yaml", ".yml")
-    whole = found if is_file else [_read(one.name) for one in found]
-    return whole, {f"{one.name}/{claim.id}" for one in found for claim in one.claims}
+    shown = {f"{one.name}/{claim.id}" for one in load(name) for claim in one.claims}
+    return load(_divided(name)[0]), shown
+
+
+def _divided(name: str) -> tuple[str, str]:
+    """A document or file, and the id of one of its claims or nothing."""
+    path = Path(name)
+    if path.parent.suffix in SUFFIXES:
+        return str(path.parent), path.name
+    if path.suffix in SUFFIXES:
+        return name, ""
+    document, _, identifier = name.partition("/")
+    return document, identifier
 
 
 def _read(name: str) -> Document:
-    return _document(conf_files("claim")[name], name)
+    return _document(conf_files("claim")[name], name, name)
 
 
 @cache
-def _document(path: Path, name: str) -> Document:
+def _document(path: Path, name: str, given: str) -> Document:
     file = validated(_File, read_yaml(path), str(path))
     claims: dict[str, Claim] = {}
     tables: dict[str, Table] = {}
@@ -232,16 +242,15 @@ def _document(path: Path, name: str) -> Document:
         for table in {claim.table or file.table, *(c.table or "" for c in claim.compare)} - {""}:
             if table not in tables:
                 tables[table] = _table(table, path, file)
-        found = Document(name, file.source, (claim,), tables, file.networks, file.table)
-        _check_names(found, claim, where)
-    return Document(
-        name, file.source or name, tuple(claims.values()), tables, file.networks, file.table
-    )
+        one = Document(name, file.source, (claim,), tables, file.networks, file.table)
+        _check_names(one, claim, where)
+    found = tuple(claims.values())
+    return Document(name, file.source or name, found, tables, file.networks, file.table, given)
 
 
 def _table(name: str, path: Path, file: _File) -> Table:
     beside = path.parent / name
-    place = str(beside) if Path(name).suffix in (".yaml", ".yml") and beside.is_file() else name
+    place = str(beside) if Path(name).suffix in SUFFIXES and beside.is_file() else name
     loaded = published.load(place, [row.model_dump() for row in file.rows])
     if len(loaded) != 1:
         raise UsageError(f"{path}: table {name!r} is not one table")

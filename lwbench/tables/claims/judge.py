@@ -1,5 +1,6 @@
 """The verdict of every claim: by counting, by runs under a named recipe, or why there is none."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -39,6 +40,7 @@ class Judged:
     checks: Sequence[Checked]
     studies: Mapping[Overrides, Sequence[Outcome]]  # with an outcome per part
     missing: frozenset[str] = field(default=frozenset())  # data sets that are not at hand
+    asked: Overrides = ()  # those of the one study that was asked for
 
     @property
     def id(self) -> str:
@@ -105,8 +107,9 @@ class Judged:
         """What adds the runs that would decide it."""
         if not self.parts or all(data in ("", "coco") for p in self.parts for data in p.data):
             return ""
-        overrides = " ".join(("", *(self.recipe or ())))
-        return f"lwbench reproduce claims={self.id} until=decided{overrides}"
+        claims = f"claims={self.document.given}/{self.claim.id}"
+        overrides = self.recipe or self.asked
+        return f"lwbench reproduce {shlex.join([claims, 'until=decided', *overrides])}"
 
     def as_json(self) -> dict[str, Any]:
         """The claim for programs."""
@@ -155,8 +158,9 @@ def judged(
     studies: Studies,
     designs: Sequence[Design] = (),
     is_missing: Callable[[str], bool] = lambda data: False,
+    asked: Overrides = (),
 ) -> list[Judged]:
-    """Every claim of a document with its verdict.
+    """Every claim of a document with its verdict; `asked`: overrides of the one study asked for.
 
     The tests of a document's claims under one recipe are one family: their p is corrected together.
     """
@@ -185,6 +189,7 @@ def judged(
                 if any(one.n for one in some.get(claim.id, ()))
             },
             missing,
+            asked,
         )
         for claim in document.claims
     ]
