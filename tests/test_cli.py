@@ -129,6 +129,16 @@ def test_wrong_input_is_one_or_two_lines_and_exit_2(
     assert list(tmp_path.iterdir()) == [], "something was half-written"
 
 
+@pytest.mark.parametrize("verb", ["train", "eval", "profile", "bench", "export"])
+@pytest.mark.parametrize("group", ["optimizer", "scheduler", "experiment"])
+def test_a_group_that_a_command_does_not_have_is_not_among_its_nearest_keys(verb, group, capsys):
+    assert main([verb, f"{group}=none-such"]) == 2
+    error = capsys.readouterr().err
+    has_group = f"no {group} 'none-such'" in error
+    assert has_group or f"unknown key '{group}'" in error
+    assert has_group or group not in error.partition("nearest")[2]
+
+
 # one run, end to end
 
 

@@ -96,10 +96,13 @@ def _known_keys(verb: str, overrides: Sequence[str]) -> list[str]:
     from omegaconf import OmegaConf
 
     try:
-        config = OmegaConf.to_container(compose(verb, list(overrides)))
+        config = compose(verb, list(overrides), return_hydra_config=True)
+        groups = [group for group in GROUPS if group in config.hydra.runtime.choices]
+        keys = [str(key) for key in config if key != "hydra"]
+        known = OmegaConf.to_container(OmegaConf.masked_copy(config, keys))
     except Exception:
-        config = {}
-    return [*GROUPS, *(dotted(config) if isinstance(config, dict) else ())]
+        return list(GROUPS)
+    return [*groups, *(dotted(known) if isinstance(known, dict) else ())]
 
 
 def dotted(config: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
