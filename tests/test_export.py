@@ -188,6 +188,14 @@ def test_a_file_of_weights_is_compared_on_the_images_that_are_named(run, tmp_pat
     assert card["comparison"]["changed_answers"] == 0
     assert card["input"]["shape"] == ["batch", 32, 32, 3]
     assert card["weights"].startswith(f"{tmp_path / 'net.pth'} (sha256:")
+    words += [f"weights={tmp_path / 'net.pth'}", "quantize=int8", "calibration_images=64"]
+    assert main(["export", *words]) == 0
+    card = json.loads((tmp_path / "card.json").read_text())
+    found = card["quantization"]
+    assert found["calibration_images"] == 64
+    assert found["float32"]["top1"] == pytest.approx(final["test_top1"], abs=0.3)
+    assert found["int8"]["top1"] > found["float32"]["top1"] - 5
+    assert found["int8"]["bytes"] == (tmp_path / "model.onnx").stat().st_size
 
 
 def test_normalised_images_give_their_bytes_back_exactly() -> None:
