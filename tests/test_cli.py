@@ -110,6 +110,11 @@ def test_completion_knows_verbs_groups_and_keys(line, expected, monkeypatch, cap
             ["train", "data.augment.flipp=true"],
             "unknown key 'data.augment.flipp'; nearest: data.augment.flip",
         ),
+        (
+            ["train", "experiment=mbv1", "data=cifar100"],
+            "unknown key 'data.crop'; nearest: root\n"
+            "perhaps experiment=mbv1 sets it; ~data.crop leaves it out",
+        ),
         (["eval"], "eval needs run="),
         (["eval", "run=/no/such/run"], "not a run directory"),
         (["eval", "checkpoint=/no/such.pt"], "no checkpoint at /no/such.pt"),

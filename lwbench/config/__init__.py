@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..errors import UsageError
 from ..paths import conf_folder, config_dir
 from ..registry import DATASETS, MODELS, OPTIMIZERS, SCHEDULERS, Spec
 from ..runs import network_file
@@ -109,12 +110,20 @@ def specs(config: RunConfig) -> Specs:
 
     Raises UsageError for an unknown builder, and for arguments that its signature does not take.
     """
-    return Specs(
-        MODELS.spec(config.model.spec),
-        DATASETS.spec(config.data.spec),
-        OPTIMIZERS.spec(config.optimizer.spec),
-        SCHEDULERS.spec(config.scheduler.spec),
-    )
+    try:
+        return Specs(
+            MODELS.spec(config.model.spec),
+            DATASETS.spec(config.data.spec),
+            OPTIMIZERS.spec(config.optimizer.spec),
+            SCHEDULERS.spec(config.scheduler.spec),
+        )
+    except UsageError as error:
+        # a recipe of large images sets keys that CIFAR, for instance, does not have
+        unknown = re.match("unknown key '([^']+)'", str(error))
+        if unknown is None or config.experiment is None:
+            raise
+        hint = f"{config.experiment} sets it; ~{unknown[1]} leaves it out"
+        raise UsageError(f"{error}\nperhaps experiment={hint}") from None
 
 
 def typed_values(overrides: Sequence[str], verb: str) -> dict[str, Any]:

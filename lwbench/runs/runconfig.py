@@ -153,6 +153,11 @@ class RunConfig(Keys):
         return str((self.data.model_extra or {}).get("name") or self._choices["data"])
 
     @property
+    def experiment(self) -> str | None:
+        """The recipe that was chosen; None where there is none, or where it is not known."""
+        return self._choices.get("experiment")
+
+    @property
     def data_root(self) -> str | None:
         """Where the images are, as an absolute path; None for the default place."""
         root = (self.data.model_extra or {}).get("root")
