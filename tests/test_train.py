@@ -109,6 +109,20 @@ def test_a_run_leaves_metrics_checkpoints_matrices_and_offsets(tmp_path):
     assert float(rows[-1]["offset_max"]) >= float(rows[-1]["offset_mean"]) > 0
 
 
+def test_offsets_that_leave_the_image_are_reported_once(tmp_path, caplog):
+    task = training(tmp_path / "good")
+    task(Silent())
+    assert not caplog.records
+    task = training(tmp_path / "lost")
+    for parameter in task.model[0].offset_parameters():
+        if parameter.ndim == 1:
+            nn.init.constant_(parameter, 20.0)
+    task(Silent())
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.startswith("offsets are 20 px on average in images of 8 px")
+    assert "lower optimizer.offset_lr_factor" in message
+
+
 def test_a_finished_training_resumes_to_the_same_result(tmp_path):
     first = training(tmp_path)(Silent())
     again = training(tmp_path)(Silent())

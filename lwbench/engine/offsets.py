@@ -1,5 +1,6 @@
 """What deformable layers have learned: their offsets and masks on a few images."""
 
+import logging
 from functools import partial
 from typing import Protocol, runtime_checkable
 
@@ -8,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .precision import Autocast
+
+log = logging.getLogger("lwbench")
 
 
 @runtime_checkable
@@ -72,6 +75,21 @@ def offset_statistics(model: nn.Module, images: Tensor, autocast: Autocast) -> t
     found = sampled_offsets(model, images, autocast)
     offsets = torch.cat([offset.abs().flatten() for offset, _ in found.values()])
     return offsets.mean().item(), offsets.max().item()
+
+
+def warn_if_lost(mean: float, before: float, side: int) -> None:
+    """Warn when offsets, on average, first exceed half the image's side.
+
+    `mean`, `before`: mean |offset| after this epoch and the last one; `side`: in pixels, as these.
+    Samples outside the image are zero with gradient zero, so such offsets seldom return.
+    """
+    if mean > side / 2 >= before:
+        log.warning(
+            "offsets are %.0f px on average in images of %d px, so that many samples lie outside: "
+            "training has probably gone wrong; lower optimizer.offset_lr_factor (0.1 is stable)",
+            mean,
+            side,
+        )
 
 
 def offset_arrays(model: nn.Module, images: Tensor, autocast: Autocast) -> dict[str, np.ndarray]:

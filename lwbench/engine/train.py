@@ -21,7 +21,7 @@ from .evaluate import Evaluation, evaluate
 from .freezing import train_mode
 from .inputs import Batches, Progress, Settings, Split
 from .load import LoadWatch
-from .offsets import is_deformable, offset_arrays, offset_statistics
+from .offsets import is_deformable, offset_arrays, offset_statistics, warn_if_lost
 from .recorder import NoRecorder, Recorder
 from .result import figures, final_arrays, held_out_figures
 from .signals import Interrupted, Signals
@@ -166,6 +166,8 @@ class Training:
         if self.is_deformable:
             images = self._test_images(STATISTICS_IMAGES)
             mean, largest = offset_statistics(self.step.delivered, images, self.step.autocast)
+            before = self.at.rows[-1].get("offset_mean", 0.0) if self.at.rows else 0.0
+            warn_if_lost(mean, before, images.shape[-1])
             row |= {"offset_mean": mean, "offset_max": largest}
 
     def _between_steps(self) -> None:
