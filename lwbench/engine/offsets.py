@@ -78,12 +78,12 @@ def offset_statistics(model: nn.Module, images: Tensor, autocast: Autocast) -> t
 
 
 def warn_if_lost(mean: float, before: float, side: int) -> None:
-    """Warn when offsets, on average, first exceed half the image's side.
+    """Warn when offsets, on average, first exceed a quarter of the image's side.
 
     `mean`, `before`: mean |offset| after this epoch and the last one; `side`: in pixels, as these.
     Samples outside the image are zero with gradient zero, so such offsets seldom return.
     """
-    if mean > side / 2 >= before:
+    if mean > side / 4 >= before:
         log.warning(
             "offsets are %.0f px on average in images of %d px, so that many samples lie outside: "
             "training has probably gone wrong; lower optimizer.offset_lr_factor (0.1 is stable)",
