@@ -5,10 +5,19 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lwbench.cli import main
-from lwbench.runs.records import ARCHIVED_FILES, archive, chosen, devices, records, revisions
+from lwbench.runs.records import (
+    ARCHIVED_BYTES,
+    ARCHIVED_FILES,
+    archive,
+    chosen,
+    devices,
+    records,
+    revisions,
+)
 from lwbench.tables import studies
 
 FIGURES = {"epoch": 1, "test_loss": 1.0, "test_top1": 60.0, "test_top5": 90.0, "train_top1": 50.0}
@@ -120,6 +129,28 @@ def test_what_is_kept_has_no_weights_and_is_read_again(tmp_path, finished):
     assert again.is_archived and again.result == record.result and again.metrics == record.metrics
 
 
+@pytest.mark.parametrize(("size", "kept"), [(8, 8), (48, 5), (160, 0)])
+def test_an_archived_run_has_as_many_images_offsets_as_fit(size, kept, tmp_path, finished):
+    path = finished() / "offsets.npz"
+    draw = np.random.default_rng(0).standard_normal
+    arrays = {"images": draw((8, 3, size, size)), "stem.offset": draw((8, 2, size, size))}
+    np.savez_compressed(path, **{name: array.astype("float32") for name, array in arrays.items()})
+    (record,) = records(tmp_path)
+    target = archive(record, tmp_path) / "offsets.npz"
+    assert target.is_file() == bool(kept)
+    if kept:
+        assert target.stat().st_size <= ARCHIVED_BYTES
+        with np.load(target) as found, np.load(path) as whole:
+            assert {name: len(found[name]) for name in found} == dict.fromkeys(arrays, kept)
+            assert all((found[name] == whole[name][:kept]).all() for name in arrays)
+
+
+def test_damaged_offsets_are_not_archived(tmp_path, finished):
+    (finished() / "offsets.npz").write_bytes(b"PK" + bytes(ARCHIVED_BYTES))
+    (record,) = records(tmp_path)
+    assert not (archive(record, tmp_path) / "offsets.npz").exists()
+
+
 # env.json: every start of a run
 
 OLD = {
@@ -148,11 +179,11 @@ def test_an_old_record_of_the_environment_is_one_start(tmp_path, finished):
 
 def test_archived_runs_are_read_as_before():
     folder = Path(__file__).parent.parent / "outputs"
+    envs = {r: json.loads((r.run.path / "env.json").read_text()) for r in records(folder)}
     # those of the first study, from before an environment listed its starts
-    found = [record for record in records(folder) if record.result.data == "cifar10"]
+    found = {record: env for record, env in envs.items() if "starts" not in env}
     assert len(found) == 18
-    for record in found:
-        env = json.loads((record.run.path / "env.json").read_text())
+    for record, env in found.items():
         (start,) = record.starts
         assert (start.git_revision, start.started) == (env["git_revision"], env["started"])
         assert record.data.digest == env["data"]["digest"] and record.finished == env["started"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
+from zipfile import BadZipFile
 
 from ..errors import UsageError
 from .directory import Run
@@ -24,6 +25,7 @@ ARCHIVED_FILES = (
     "config.yaml", "env.json", "metrics.csv", "result.json", "confusion.npz", "offsets.npz",
     "predictions.npz",
 )  # fmt: skip
+ARCHIVED_BYTES = 250_000  # of offsets.npz, so that an archived run stays below 300 kB
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,10 @@ def _trained(record: Record) -> tuple[Start, ...]:
 
 
 def archive(record: Record, out: Path) -> Path:
-    """Copy a run's records, but not its weights, to `out`/measured; return the new directory."""
+    """Copy a run's records, but not its weights, to `out`/measured; return the new directory.
+
+    Offsets are those of as many images as fit into `ARCHIVED_BYTES`.
+    """
     source = record.run.path
     # by the directory's own place: a result may be a stranger's, and name any path
     target = out / ARCHIVE / Path(*source.parts[-3:])
@@ -153,9 +158,30 @@ def archive(record: Record, out: Path) -> Path:
     for name in ARCHIVED_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
+    _shorten(target / "offsets.npz")
     if (code := source / FOLDER).is_dir():
         shutil.copytree(code, target / FOLDER, symlinks=True, dirs_exist_ok=True)
     return target
+
+
+def _shorten(path: Path) -> None:
+    """Keep the first images alone in a file of offsets that is too large; drop one that is damaged.
+
+    Nothing is kept where the offsets of a single image are too large.
+    """
+    if not path.is_file() or (size := path.stat().st_size) <= ARCHIVED_BYTES:
+        return
+    import numpy as np
+
+    try:
+        with np.load(path) as content:
+            arrays = dict(content)
+        images = int(ARCHIVED_BYTES / size * len(arrays["images"]))
+    except (OSError, ValueError, KeyError, BadZipFile):
+        images = 0
+    path.unlink()
+    if images:
+        np.savez_compressed(path, **{name: array[:images] for name, array in arrays.items()})
 
 
 def _records(out: Path, is_archived: bool) -> list[Record]:
