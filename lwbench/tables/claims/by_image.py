@@ -128,7 +128,7 @@ def of_table(filled: FilledTable) -> Layout:
             f"{found.difference:+.2f}",
             f"[{low:+.2f}, {high:+.2f}]",
             f"{found.between:.2f}",
-            ", ".join(f"{pair.p:.3g}" for pair in found.pairs),
+            ", ".join(f"{pair.p:.3g}" if pair.p else "below 1e-300" for pair in found.pairs),
         )
         rows.append([Entry(cell.row), Entry(cell.column), *map(Entry, texts)])
     names = ("row", "column", f"vs {filled.table.baseline}", "95 % interval", "between seeds")
