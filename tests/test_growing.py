@@ -130,6 +130,11 @@ def test_the_design_is_recorded_first_and_cannot_be_changed_afterwards(study, ca
     assert "cubic alpha spending up to 5 seeds" in content["method"]
     assert study("max_seeds=8", "alpha=0.1") == 2
     assert "begun with alpha=0.1 max_seeds=5" in capsys.readouterr().err
+    (tmp_path / "outputs" / "measured").mkdir()
+    (tmp_path / "outputs" / "studies").rename(tmp_path / "outputs" / "measured" / "studies")
+    assert study("max_seeds=8", "alpha=0.1") == 2
+    assert "begun with alpha=0.1 max_seeds=5" in capsys.readouterr().err
+    (tmp_path / "outputs" / "measured" / "studies").rename(tmp_path / "outputs" / "studies")
     path.write_text("{")
     assert study("max_seeds=5", "alpha=0.1") == 2
     assert "damaged" in capsys.readouterr().err

@@ -94,7 +94,10 @@ def record(
         comparisons=tuple(_Comparison(name=n, identities=pair(*ids)) for n, ids in comparisons),
     )
     text = json.dumps(sorted(one.identities for one in new.comparisons))
-    path = out / FOLDER / hashlib.sha256(text.encode()).hexdigest()[:8] / "design.json"
+    name = Path(FOLDER, hashlib.sha256(text.encode()).hexdigest()[:8], "design.json")
+    # a study whose first runs are archived goes on by its design, which is archived with them
+    places = [out / name, out / ARCHIVE / name]
+    path = next((place for place in places if place.exists()), places[0])
     if path.exists():
         earlier = _read(path)
         if earlier is None:
