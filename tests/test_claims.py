@@ -13,7 +13,7 @@ from lwbench import cli
 from lwbench.config import train_configs
 from lwbench.errors import UsageError
 from lwbench.tables import cells, published
-from lwbench.tables.claims import claim, counting, expressions, judge, printed, testing
+from lwbench.tables.claims import claim, counting, expressions, judge, listing, printed, testing
 from lwbench.tables.claims.designs import Design
 from lwbench.tables.statistics import Sample
 
@@ -198,6 +198,8 @@ def test_p_is_corrected_for_all_tests_of_a_document():
     assert min(o.corrected for o in tested) == pytest.approx(3 * min(o.p for o in tested))
     helps = next(one for one in found if one.claim.id == "eca-helps")
     assert helps.recipe == ("epochs=1",) and helps.verdict == "undecided"
+    expected = f"3 pairs of runs for 2 of {len(helps.outcomes)} comparisons, reduced: epochs=1"
+    assert listing.basis(helps) == expected and len(helps.outcomes) > 2
 
 
 def test_ranges_over_data_sets_are_compared_seed_by_seed():

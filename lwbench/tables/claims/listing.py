@@ -48,8 +48,11 @@ def of_claims(found: Sequence[Judged]) -> Layout:
 def basis(one: Judged) -> str:
     """What the verdict rests on, in a few words."""
     if one.recipe is not None:
-        pairs = min(outcome.n for outcome in one.outcomes)
-        return f"{plural(pairs, 'pair')} of runs, {recipe_name(one.recipe)}"
+        pairs = [outcome.n for outcome in one.outcomes if outcome.n]
+        text = f"{plural(min(pairs), 'pair')} of runs"
+        if len(pairs) < len(one.outcomes):
+            text += f" for {len(pairs)} of {len(one.outcomes)} comparisons"
+        return f"{text}, {recipe_name(one.recipe)}"
     if one.claim.kind == "cost" and one.checks and one.word != "not decidable":
         held = sum(bool(check.holds) for check in one.checks)
         return f"{held} of {len(one.checks)} counts"
