@@ -133,6 +133,62 @@ def test_a_bundle_is_verified_without_its_makers_folder(study, capsys):
     assert not (study / "outputs").exists()
 
 
+CLAIMS = """
+table: mine.yaml
+rows:
+  - {label: "a third", run: "model=dc0"}
+claims:
+  - id: gain
+    kind: accuracy
+    says: It is more accurate.
+    compare: [{left: better, relation: ">", right: plain, columns: [digits_top1]}]
+  - id: third
+    kind: accuracy
+    says: So is the third.
+    compare: [{left: "a third", relation: ">", right: plain, columns: [digits_top1]}]
+"""
+
+
+def test_claims_of_a_bundle_are_judged_by_its_records_and_designs(study, capsys):
+    (study / "said.yaml").write_text(CLAIMS)
+    finished = study / "outputs" / "digits"
+    # as archived runs with the design of a study that grew
+    (study / "outputs" / "measured").mkdir()
+    finished.rename(study / "outputs" / "measured" / "digits")
+    request = ("model=dc0", "epochs=1", "data=digits")
+    identities = {m: train_configs([(f"model={m}", *request[1:])]) for m in ("mb0", "ldc0")}
+    pair = [next(iter(one.values())).identity for one in identities.values()]
+    design = study / "outputs" / "measured" / "studies" / "abc" / "design.json"
+    design.parent.mkdir(parents=True)
+    comparison = {"name": "better", "identities": pair}
+    design.write_text(json.dumps({"alpha": 0.05, "max_seeds": 5, "comparisons": [comparison]}))
+    assert cli.main(["bundle", "table=mine.yaml", "claims=said.yaml", "file=claim.zip"]) == 0
+    (study / "mine.yaml").unlink()
+    (study / "outputs").rename(study / "gone")
+    capsys.readouterr()
+    assert cli.main(["verify", "claim.zip"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "table: 2 measured cells from 6 runs"
+    assert [line.split()[:3] for line in lines[2:]] == [
+        ["said/gain", "accuracy", "undecided"],  # p is 0 for a fixed number of seeds, 0.2 here
+        ["said/third", "accuracy", "undecided"],
+    ]
+
+
+def test_rows_that_claims_add_are_in_the_bundle(study, capsys):
+    (study / "mine.yaml").write_text(MINE.partition("  - {label: better")[0])
+    rows = CLAIMS.replace(
+        'label: "a third", run: "model=dc0"', 'label: better, run: "model=ldc0 epochs=1"'
+    )
+    (study / "rows.yaml").write_text(rows.partition("  - id: third")[0])
+    assert cli.main(["bundle", "table=mine.yaml", "file=a.zip"]) == 0
+    assert "3 runs" in capsys.readouterr().out
+    assert cli.main(["bundle", "table=mine.yaml", "claims=rows.yaml", "file=b.zip"]) == 0
+    assert "6 runs" in capsys.readouterr().out
+    assert cli.main(["verify", "b.zip"]) == 0
+    assert "2 measured cells from 6 runs" in capsys.readouterr().out
+
+
 def test_a_table_that_does_not_follow_from_its_records_is_noticed(study, capsys):
     assert cli.main(["bundle", "table=mine.yaml", "file=claim.zip"]) == 0
 

@@ -7,10 +7,12 @@ from typing import Any
 
 from ..config import train_configs
 from ..errors import UsageError
-from ..runs.records import ARCHIVED_FILES, Record, records
+from ..runs.records import ARCHIVE, ARCHIVED_FILES, Record, records
 from ..tables import cells, published
-from ..tables.claims import designs
+from ..tables.claims import claim, designs
 from ..tables.claims.designs import FOLDER
+from ..tables.claims.judge import Judged
+from ._claims import judge
 from ._tables import study
 
 FIELDS = (
@@ -24,34 +26,44 @@ def bundled_files(
     keys: Mapping[str, str], overrides: Sequence[str]
 ) -> tuple[dict[str, bytes], list[dict[str, Any]], int]:
     """The files of a bundle by name, the cells of its table, and the number of its runs."""
-    out = Path(keys.get("out", "outputs"))
-    shown, runs = measured(keys["table"], overrides, out, archived=keys["archived"] == "true")
+    out, is_archived = Path(keys.get("out", "outputs")), keys["archived"] == "true"
+    shown, runs = measured(
+        keys["table"], overrides, out, archived=is_archived, claims=keys.get("claims")
+    )
     if not runs:
         raise UsageError(
             f"table={keys['table']}: no finished run fills a cell of it; lwbench reproduce makes "
             "them"
         )
-    files = {}
-    if Path(keys["table"]).suffix in (".yaml", ".yml"):
-        files["table.yaml"] = Path(keys["table"]).read_bytes()
-    if "claims" in keys:
-        files["claims.yaml"] = _claims(keys["claims"])
+    files = _written(keys)
     for record in runs:
         wanted = (*ARCHIVED_FILES, *(WEIGHTS if keys["weights"] == "true" else ()))
         place = "/".join(("runs", *record.run.path.parts[-3:]))
         for name in wanted:
             if (record.run.path / name).is_file():
                 files[f"{place}/{name}"] = (record.run.path / name).read_bytes()
-    for path in sorted((out / FOLDER).glob("*/design.json")):
-        files[f"runs/{FOLDER}/{path.parent.name}/design.json"] = path.read_bytes()
+    for place in (out, *((out / ARCHIVE,) if is_archived else ())):
+        for path in sorted((place / FOLDER).glob("*/design.json")):
+            files.setdefault(f"runs/{FOLDER}/{path.parent.name}/design.json", path.read_bytes())
     return files, shown, len(runs)
 
 
 def measured(
-    table: str, overrides: Sequence[str], out: Path, *, archived: bool
+    table: str,
+    overrides: Sequence[str],
+    out: Path,
+    *,
+    archived: bool,
+    claims: str | None = None,
 ) -> tuple[list[dict[str, Any]], list[Record]]:
-    """The measured cells of a table, as far as FIELDS go, and their runs."""
+    """The measured cells of a table, as far as FIELDS go, and their runs.
+
+    `claims`: a file of claims about the table, whose rows are added to it.
+    """
     tables = published.load(table)
+    if claims is not None:
+        extended = [one for found in claim.load(claims) for one in found.tables.values()]
+        tables = [next((e for e in extended if e.name == one.name), one) for one in tables]
     found = records(out, archived=archived)
     chosen = study(tables, found, overrides, "final", train_configs)
     chosen = replace(chosen, designs=designs.recorded(out))
@@ -61,10 +73,31 @@ def measured(
     return shown, list(runs.values())
 
 
-def _claims(path: str) -> bytes:
-    from ..tables.claims import claim
+def verdicts(claims: str, overrides: Sequence[str], out: Path) -> list[Judged]:
+    """What the runs under `out` say of the claims of a file that runs decide."""
+    (document,) = claim.load(claims)
+    part = document.part({one.id for one in document.claims if one.compare})
+    found, grown = records(out, archived=False), designs.recorded(out)
+    return judge([part], found, train_configs, lambda _: {}, overrides, "final", grown)
 
-    if Path(path).suffix not in (".yaml", ".yml"):
+
+def _written(keys: Mapping[str, str]) -> dict[str, bytes]:
+    """The user's files of the table and of claims, by the names that they have in the bundle."""
+    files = {}
+    if Path(keys["table"]).suffix in claim.SUFFIXES:
+        files[Path(keys["table"]).name] = Path(keys["table"]).read_bytes()
+    if "claims" not in keys:
+        return files
+    path = Path(keys["claims"])
+    if path.suffix not in claim.SUFFIXES:
         raise UsageError(f"claims={path}: expected a YAML file")
-    claim.load(path)  # raises UsageError where it is not valid
-    return Path(path).read_bytes()
+    if path.name in files:
+        raise UsageError(f"claims={path}: has the name of the table's file; rename one of them")
+    for document in claim.load(str(path)):
+        for name in document.tables:
+            if Path(name).suffix in claim.SUFFIXES and name not in files:
+                raise UsageError(
+                    f"claims={path}: refers to the table {name}; the bundle needs this table as "
+                    "table=, from the folder of the claims"
+                )
+    return files | {path.name: path.read_bytes()}

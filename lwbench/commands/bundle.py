@@ -46,8 +46,8 @@ def run(arguments: list[str], flags: set[str]) -> int:
         "made": utc_now(),
         "lwbench": __version__,
         "revision": this_start().git_revision,
-        "table": "table.yaml" if is_file else keys["table"],
-        "claims": "claims.yaml" if "claims" in keys else None,
+        "table": Path(keys["table"]).name if is_file else keys["table"],
+        "claims": Path(keys["claims"]).name if "claims" in keys else None,
         "overrides": overrides,
         "cells": "cells.json",
     }

@@ -38,7 +38,9 @@ def run(arguments: list[str], flags: set[str]) -> int:
     Raises UsageError where the file is no bundle, DamagedError where it was changed.
     """
     from ..runs import bundle
-    from ._bundles import measured
+    from ..tables.claims import listing
+    from ._bundles import measured, verdicts
+    from .table import terminal_width
 
     paths = [argument for argument in arguments if "=" not in argument]
     if len(paths) != 1:
@@ -52,12 +54,16 @@ def run(arguments: list[str], flags: set[str]) -> int:
         print(f"digests: {files} as they were on {manifest.made}, lwbench {manifest.lwbench}")
         is_file = manifest.table.endswith((".yaml", ".yml"))
         table = str(folder / manifest.table) if is_file else manifest.table
-        shown, runs = measured(table, manifest.overrides, folder / "runs", archived=False)
+        claims = None if manifest.claims is None else str(folder / manifest.claims)
+        place, overrides = folder / "runs", manifest.overrides
+        shown, runs = measured(table, overrides, place, archived=False, claims=claims)
         stated = json.loads((folder / manifest.cells).read_text(encoding="utf-8"))
         differing = _differing(stated, shown)
         for line in differing:
             print(f"differs: {line}")
         print(f"table: {plural(len(shown), 'measured cell')} from {plural(len(runs), 'run')}")
+        for one in [] if claims is None else verdicts(claims, overrides, place):
+            print(listing.line(one, terminal_width()))
         failed = bool(differing)
         if numbers["rerun"]:
             failed |= not _rerun(runs, folder, numbers, keys)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import DamagedError, UsageError
 from .files import replacing
@@ -36,6 +36,14 @@ class Manifest(BaseModel):
     overrides: tuple[str, ...] = ()
     cells: str  # the file with the table as it was when the bundle was made
     digests: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]  # sha256 by file
+
+    @model_validator(mode="after")
+    def _names_its_own_files(self) -> "Manifest":
+        named = [self.cells, self.claims or self.cells]
+        named += [self.table] if self.table.endswith((".yaml", ".yml")) else []
+        if missing := [name for name in named if name not in self.digests]:
+            raise ValueError(f"{missing[0]} is not in the bundle")
+        return self
 
 
 def write(path: Path, files: Mapping[str, bytes], facts: Mapping[str, object]) -> Manifest:

@@ -50,7 +50,7 @@ def names() -> list[str]:
 def load(name: str, rows: Sequence[dict[str, Any]] = ()) -> list[Table]:
     """The table of that name, all of them (`all`), or those of a YAML file or folder.
 
-    `rows`: more rows of a table that is named. Raises UsageError where there is no such table, or
+    `rows`: more rows of a single table. Raises UsageError where there is no such table, or
     where a file is not a valid table.
     """
     if name == "all":
