@@ -110,8 +110,8 @@ def test_a_run_leaves_metrics_checkpoints_matrices_and_offsets(tmp_path):
 
 
 def test_offsets_that_leave_the_image_are_reported_once(tmp_path, caplog):
-    task = training(tmp_path / "good")
-    task(Silent())
+    caplog.set_level("WARNING", logger="lwbench")
+    training(tmp_path / "good")(Silent())
     assert not caplog.records
     task = training(tmp_path / "lost")
     for parameter in task.model[0].offset_parameters():
