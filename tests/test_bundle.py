@@ -69,6 +69,14 @@ def manifest_with(content, **changes):
     return content | {bundle.MANIFEST: json.dumps(json.loads(content[bundle.MANIFEST]) | changes)}
 
 
+@pytest.mark.parametrize("key", ["table", "claims", "cells"])
+def test_a_manifest_names_files_of_the_bundle_alone(key, made, tmp_path):
+    path = rewritten(made, lambda content: manifest_with(content, **{key: "../other.yaml"}))
+    with pytest.raises(UsageError, match="missing or damaged"):
+        bundle.unpacked(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "C:evil", "a\\evil"])
 def test_no_file_is_written_outside_the_folder(name, made, tmp_path):
     def lead_out(content):
