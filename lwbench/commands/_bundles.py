@@ -7,7 +7,7 @@ from typing import Any
 
 from ..config import train_configs
 from ..errors import UsageError
-from ..runs.records import ARCHIVE, ARCHIVED_FILES, Record, records
+from ..runs.records import ARCHIVED_FILES, Record, records
 from ..tables import cells, published
 from ..tables.claims import claim, designs
 from ..tables.claims.designs import FOLDER
@@ -42,9 +42,8 @@ def bundled_files(
         for name in wanted:
             if (record.run.path / name).is_file():
                 files[f"{place}/{name}"] = (record.run.path / name).read_bytes()
-    for place in (out, *((out / ARCHIVE,) if is_archived else ())):
-        for path in sorted((place / FOLDER).glob("*/design.json")):
-            files.setdefault(f"runs/{FOLDER}/{path.parent.name}/design.json", path.read_bytes())
+    for path in designs.files(out, archived=is_archived):
+        files.setdefault(f"runs/{FOLDER}/{path.parent.name}/design.json", path.read_bytes())
     return files, shown, len(runs)
 
 

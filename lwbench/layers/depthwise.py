@@ -15,6 +15,7 @@ Everything else is PyTorch's: other devices, half precision, autocast, layouts o
 channels_last, compilers, exporters, function transforms and tools that count operators.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any, TypeGuard
 
 import torch
@@ -82,7 +83,7 @@ def _padding(conv: nn.Conv2d) -> Pair | None:
     return None if any(r % 2 for r in reach) else tuple(r // 2 for r in reach)
 
 
-class Replacement:
+class Replacement(ABC):
     """Takes the place of a convolution's `_conv_forward`, as an attribute of the instance.
 
     Tools count by the type of the module, so a subclass would be invisible to some of them. An
@@ -96,9 +97,9 @@ class Replacement:
         out = self.compute(x, weight, bias) if may_replace(x, weight) else None
         return nn.Conv2d._conv_forward(self.conv, x, weight, bias) if out is None else out
 
+    @abstractmethod
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
         """The output, or None where PyTorch is to compute it."""
-        raise NotImplementedError
 
 
 class Pointwise(Replacement):

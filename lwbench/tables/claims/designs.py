@@ -73,10 +73,15 @@ def pair(one: str, other: str) -> tuple[str, str]:
     return min(one, other), max(one, other)
 
 
+def files(out: Path, *, archived: bool = True) -> list[Path]:
+    """The files of the designs under a folder of runs: local ones, then archived ones."""
+    places = (out, out / ARCHIVE) if archived else (out,)
+    return [path for place in places for path in sorted((place / FOLDER).glob("*/design.json"))]
+
+
 def recorded(out: Path) -> list[Design]:
     """The designs under a folder of runs, local and archived. Damaged files are left out."""
-    files = [p for o in (out, out / ARCHIVE) for p in sorted((o / FOLDER).glob("*/design.json"))]
-    found = (_read(path) for path in files)
+    found = (_read(path) for path in files(out))
     return [one.design for one in found if one is not None]
 
 
